@@ -1,0 +1,21 @@
+//! Floor 1: the journal, the only truth.
+//!
+//! [`Store`] is the contract with a database; [`Journal`] is the handle that the rest of the host
+//! uses: it groups the writes of many entities into commits.
+
+pub mod commit;
+pub mod error;
+pub mod memory;
+pub mod sqlite;
+pub mod store;
+
+#[cfg(test)]
+mod conformance;
+
+pub use commit::{AnyStore, Commit, Journal};
+
+pub use error::{AppendError, OpenError, StoreError};
+pub use store::{
+    DeploymentRecord, EntityFilter, EntityPage, EntitySummary, EventPage, Loaded, ModuleRecord,
+    Receipt, Snapshot, Store, StoredEvent, Write,
+};

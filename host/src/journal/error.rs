@@ -1,0 +1,58 @@
+//! What can go wrong with the journal.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::words::{Address, Seq};
+
+/// Why a store could not be opened. Nothing was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error("data directory {} is in use by another stead (process {pid}); stop it, or choose another with --data", path.display())]
+    InUse { path: PathBuf, pid: String },
+    #[error("data directory {} cannot be written: {reason}", path.display())]
+    NotWritable { path: PathBuf, reason: String },
+    #[error("{} was written by a newer stead (schema {found}, this one knows {known}); start that version, or restore a backup", path.display())]
+    NewerSchema { path: PathBuf, found: i64, known: i64 },
+    #[error("{} is damaged: {reason}; restore it from a backup", path.display())]
+    Corrupt { path: PathBuf, reason: String },
+    #[error("{} cannot be opened: {reason}", path.display())]
+    Other { path: PathBuf, reason: String },
+}
+
+/// Why an operation of a store failed.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Terminal for this batch; the store is unchanged and goes on.
+    #[error("{address} is at another sequence number than {expected}")]
+    Conflict { address: Box<Address>, expected: Seq },
+    /// Terminal until the store is opened again. The batch in which it arose may or may not be stored.
+    #[error("the journal stopped after a failed commit: {reason}")]
+    Poisoned { reason: Arc<str> },
+    /// Transient: the disk is full. Nothing of the batch was stored; the store goes on.
+    #[error("no space left for the journal: {reason}")]
+    Full { reason: Arc<str> },
+    /// A read failed; the store is unchanged.
+    #[error("the journal cannot be read: {reason}")]
+    Read { reason: Arc<str> },
+    /// A read found bytes that cannot be right.
+    #[error("the journal is damaged: {reason}")]
+    Corrupt { reason: Arc<str> },
+}
+
+/// Why a write was not acknowledged.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum AppendError {
+    /// Not stored. The instance must be dropped; a retry is safe.
+    #[error("another writer was first")]
+    Conflict,
+    /// Not stored, nor was anything after it of the same entity. A retry is safe.
+    #[error("no space left for the journal")]
+    Full,
+    /// It may or may not be stored. The node must be restarted.
+    #[error("the journal stopped after a failed commit: {reason}")]
+    Unknown { reason: Arc<str> },
+    /// Not stored: the journal had stopped before. A retry on a restarted node is safe.
+    #[error("the journal has stopped: {reason}")]
+    Stopped { reason: Arc<str> },
+}

@@ -1,0 +1,185 @@
+//! What a store must do.
+
+use std::future::Future;
+
+use bytes::Bytes;
+
+use crate::journal::error::StoreError;
+use crate::words::{Address, Digest, EntityId, JournalName, Message, Revision, Seq};
+
+/// What one turn of one entity leaves behind.
+#[derive(Clone, Debug)]
+pub struct Write {
+    pub address: Address,
+    /// The sequence number that the entity had before: its events are numbered from `after + 1`.
+    pub after: Seq,
+    pub events: Vec<Message>,
+    /// At most one, of the state after these events.
+    pub snapshot: Option<Message>,
+    pub receipt: Option<Receipt>,
+    /// When the command came, milliseconds since 1970. Kept with every event.
+    pub at_ms: u64,
+}
+
+/// The record of a command that carried an idempotency key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Receipt {
+    pub key: String,
+    /// SHA-256 over method and payload.
+    pub request_hash: [u8; 32],
+    pub reply: Bytes,
+    pub expires_at_ms: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Snapshot {
+    /// The number of the last event that it contains.
+    pub seq: Seq,
+    pub state: Message,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredEvent {
+    pub seq: Seq,
+    pub at_ms: u64,
+    pub event: Message,
+}
+
+/// What an activation starts from.
+#[derive(Clone, Debug, Default)]
+pub struct Loaded {
+    pub snapshot: Option<Snapshot>,
+    /// The number of the newest event, 0 for an entity without a journal.
+    pub seq: Seq,
+}
+
+#[derive(Clone, Debug)]
+pub struct EventPage {
+    /// In order, without a gap, starting with the first event asked for.
+    pub events: Vec<StoredEvent>,
+    /// Whether the entity has events after these.
+    pub more: bool,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct EntityFilter {
+    pub journal: Option<JournalName>,
+    pub id_prefix: String,
+    /// Addresses greater than this one only (the last of the page before).
+    pub after: Option<Address>,
+    pub limit: usize,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EntitySummary {
+    pub journal: JournalName,
+    pub id: EntityId,
+    pub seq: Seq,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct EntityPage {
+    pub entities: Vec<EntitySummary>,
+    pub more: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ModuleRecord {
+    pub digest: Digest,
+    pub name: String,
+    pub bytes: u64,
+    pub uploaded_at_ms: u64,
+}
+
+/// A revision: which modules are live. The newest is the one in force.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeploymentRecord {
+    pub revision: Revision,
+    pub modules: Vec<Digest>,
+    pub created_at_ms: u64,
+    /// For people: `deploy cart.wasm`, `roll back to 3`.
+    pub note: String,
+}
+
+/// A database that keeps journals.
+///
+/// Durability contract:
+///
+/// - [`commit`](Store::commit) MUST write all of its batch or nothing, and MUST NOT return `Ok`
+///   before the batch would survive the loss of the process and of power.
+/// - A write whose `after` is not the entity's newest sequence number MUST fail the whole batch with
+///   [`StoreError::Conflict`], and leave the store unchanged.
+/// - After any other error of `commit` the outcome is unknown. The store MUST refuse every later
+///   commit with [`StoreError::Poisoned`] until it is opened again.
+/// - A read that starts after `commit` returned MUST see the batch. Reads MUST NOT wait for commits.
+/// - An event MUST be returned exactly as written, with its number, as long as the entity lives.
+/// - Dropping the future of a read leaves the store as it was. `commit` is called by one task, one
+///   batch at a time, and its future is never dropped before it ends.
+pub trait Store: Send + Sync + 'static {
+    fn commit(&self, batch: &[Write]) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// The newest snapshot with `seq <= at` (any, if `at` is none), and the newest event's number.
+    fn load(
+        &self,
+        address: &Address,
+        at: Option<Seq>,
+    ) -> impl Future<Output = Result<Loaded, StoreError>> + Send;
+
+    /// Events from `from` on, in order: at most `limit` of them and about `bytes_max` bytes, at least
+    /// one if there is one.
+    fn events(
+        &self,
+        address: &Address,
+        from: Seq,
+        limit: usize,
+        bytes_max: usize,
+    ) -> impl Future<Output = Result<EventPage, StoreError>> + Send;
+
+    /// The receipt of a command, unless it has expired.
+    fn receipt(
+        &self,
+        address: &Address,
+        key: &str,
+        now_ms: u64,
+    ) -> impl Future<Output = Result<Option<Receipt>, StoreError>> + Send;
+
+    /// Entities with at least one event, ordered by journal name and id (bytewise).
+    fn entities(
+        &self,
+        filter: &EntityFilter,
+    ) -> impl Future<Output = Result<EntityPage, StoreError>> + Send;
+
+    /// How many entities have a journal under this name; it may stop counting at `limit`.
+    fn count_entities(
+        &self,
+        journal: &JournalName,
+        limit: usize,
+    ) -> impl Future<Output = Result<usize, StoreError>> + Send;
+
+    /// Stores a module. Idempotent.
+    fn put_module(
+        &self,
+        record: &ModuleRecord,
+        bytes: &Bytes,
+    ) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    fn module(
+        &self,
+        digest: &Digest,
+    ) -> impl Future<Output = Result<Option<(ModuleRecord, Bytes)>, StoreError>> + Send;
+
+    fn modules(&self) -> impl Future<Output = Result<Vec<ModuleRecord>, StoreError>> + Send;
+
+    /// Adds a revision. `record.revision` MUST be the newest plus one, else [`StoreError::Conflict`].
+    fn put_deployment(
+        &self,
+        record: &DeploymentRecord,
+    ) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// Every revision, oldest first.
+    fn deployments(&self)
+    -> impl Future<Output = Result<Vec<DeploymentRecord>, StoreError>> + Send;
+
+    /// Ends background work and closes files. Later calls fail.
+    fn close(&self) -> impl Future<Output = ()> + Send;
+}

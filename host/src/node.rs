@@ -1,0 +1,1 @@
+//! Floor 9: a node, assembled in reading order.

@@ -1,0 +1,69 @@
+//! What is live: an immutable snapshot that is swapped as a whole when a revision takes effect.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use prost_reflect::{DescriptorPool, MethodDescriptor};
+
+use crate::registry::key::KeyReader;
+use crate::wasm::{Component, InstanceLimits};
+use crate::words::{Digest, JournalName, Revision, ServiceName};
+
+/// One revision, ready to serve. Readers keep the `Arc` for the length of a call.
+pub struct Live {
+    /// 0 before the first deployment.
+    pub revision: Revision,
+    pub modules: Vec<Arc<Module>>,
+    /// By full service name.
+    pub services: BTreeMap<ServiceName, Arc<Service>>,
+}
+
+/// A module whose description was found valid.
+pub struct Module {
+    pub digest: Digest,
+    pub name: String,
+    pub sdk: String,
+    pub component: Component,
+    pub pool: DescriptorPool,
+    /// The file descriptor set as the guest gave it.
+    pub file_descriptor_set: bytes::Bytes,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    EventSourced,
+}
+
+/// An entity type that can be called.
+pub struct Service {
+    pub name: ServiceName,
+    pub kind: Kind,
+    pub journal: JournalName,
+    pub module: Arc<Module>,
+    pub snapshot_every: u32,
+    pub passivate_after: Duration,
+    pub limits: InstanceLimits,
+    /// By method name.
+    pub methods: BTreeMap<Arc<str>, Arc<Method>>,
+}
+
+pub struct Method {
+    pub name: Arc<str>,
+    /// `/package.Service/Method`
+    pub path: Arc<str>,
+    pub descriptor: MethodDescriptor,
+    /// Finds the entity key in the request's binary encoding.
+    pub key: KeyReader,
+}
+
+impl Live {
+    pub fn method(&self, service: &str, method: &str) -> Option<(&Arc<Service>, &Arc<Method>)> {
+        let service = self.services.get(service)?;
+        Some((service, service.methods.get(method)?))
+    }
+
+    pub fn by_journal(&self, journal: &JournalName) -> Option<&Arc<Service>> {
+        self.services.values().find(|service| service.journal == *journal)
+    }
+}

@@ -1,0 +1,72 @@
+//! How a guest fails, as types.
+
+use std::time::Duration;
+
+/// Why a module was not accepted. Each is a sentence for the person who uploaded it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    #[error("the module is empty")]
+    Empty,
+    #[error("the module has {bytes} bytes; the limit is {max}")]
+    TooLarge { bytes: usize, max: usize },
+    #[error("this is not a WebAssembly file: {reason}")]
+    NotWasm { reason: String },
+    #[error(
+        "this is a core WebAssembly module, not a component; build it with `stead build`, or encode it with `wasm-tools component new`"
+    )]
+    CoreModule,
+    #[error("this is a precompiled module; upload the .wasm file")]
+    Precompiled,
+    #[error("the component is invalid: {reason}")]
+    Invalid { reason: String },
+    #[error(
+        "the component does not export {missing}; it must implement the world `function` of stead:function@0.1.0"
+    )]
+    WrongWorld { missing: String },
+    #[error("the component implements stead:function@{found}; this host accepts 0.1.x")]
+    WrongVersion { found: String },
+    #[error(
+        "the component imports {import}, which is not granted: a stateful function may import nothing but the closed WASI 0.2"
+    )]
+    ImportNotGranted { import: String },
+    #[error("the component is too costly: {what} (limit {max})")]
+    TooCostly { what: String, max: String },
+    #[error("the component could not be compiled within {limit}")]
+    CompileLimit { limit: String },
+    #[error("the component could not be compiled: {reason}")]
+    CompileFailed { reason: String },
+}
+
+/// Why a call into a guest did not give an answer. The instance must not be used again.
+/// The texts are for logs and operators, not for callers.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Failure {
+    #[error("trap: {reason}")]
+    Trap { reason: String, backtrace: String },
+    #[error("the call took longer than its deadline of {deadline:?}")]
+    Deadline { deadline: Duration },
+    #[error("the instance wanted more memory than its limit of {max_bytes} bytes")]
+    Memory { max_bytes: usize },
+    #[error("malformed answer: {reason}")]
+    Malformed { reason: String },
+    /// The guest said that it cannot read its state or events.
+    #[error("the guest refused its own {what}: {reason}")]
+    Refused { what: &'static str, reason: String },
+    /// Not the guest's fault: the host had no room for an instance, or no thread for a long turn.
+    #[error("no room for the instance: {reason}")]
+    NoRoom { reason: String },
+}
+
+impl Failure {
+    /// The label of the metric and the word in the CLI.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Failure::Trap { .. } => "trap",
+            Failure::Deadline { .. } => "deadline",
+            Failure::Memory { .. } => "memory",
+            Failure::Malformed { .. } => "malformed",
+            Failure::Refused { .. } => "refused",
+            Failure::NoRoom { .. } => "no_room",
+        }
+    }
+}

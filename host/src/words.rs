@@ -1,0 +1,13 @@
+//! Floor 0: the words that every other floor speaks. No I/O but reading configuration.
+
+pub mod clock;
+pub mod config;
+pub mod id;
+pub mod limits;
+pub mod message;
+pub mod status;
+pub mod telemetry;
+
+pub use id::{Address, Digest, EntityId, JournalName, Revision, Seq, ServiceName};
+pub use message::Message;
+pub use status::{Code, Status};

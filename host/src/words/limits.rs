@@ -1,0 +1,89 @@
+//! Every bound of the host, with its unit last. Nothing that grows is without one.
+
+use std::time::Duration;
+
+pub const KIB: usize = 1024;
+pub const MIB: usize = 1024 * KIB;
+
+// Modules.
+pub const MODULE_BYTES_MAX: usize = 32 * MIB;
+pub const ENTITY_TYPES_PER_MODULE_MAX: usize = 256;
+pub const JOURNAL_NAME_BYTES_MAX: usize = 128;
+pub const TYPE_NAME_BYTES_MAX: usize = 256;
+pub const COMPILE_WALL_MAX: Duration = Duration::from_secs(60);
+pub const COMPILE_CPU_SECONDS_MAX: u64 = 60;
+pub const COMPILE_MEMORY_BYTES_MAX: u64 = 4 * 1024 * MIB as u64;
+pub const COMPILED_BYTES_MAX: usize = 512 * MIB;
+
+// Guests.
+pub const EPOCH_TICK: Duration = Duration::from_millis(10);
+pub const GUEST_DEADLINE_DEFAULT: Duration = Duration::from_secs(1);
+pub const GUEST_DEADLINE_MAX: Duration = Duration::from_secs(60);
+pub const GUEST_MEMORY_BYTES_DEFAULT: usize = 64 * MIB;
+pub const GUEST_MEMORY_BYTES_MAX: usize = 1024 * MIB;
+pub const GUEST_STACK_BYTES: usize = 512 * KIB;
+pub const GUEST_TABLES_MAX: usize = 8;
+pub const GUEST_TABLE_ELEMENTS_MAX: usize = 20_000;
+pub const GUEST_MEMORIES_MAX: usize = 4;
+pub const GUEST_CORE_INSTANCES_MAX: usize = 64;
+pub const GUEST_RESOURCES_MAX: usize = 1_000;
+pub const GUEST_HOSTCALL_BYTES_MAX: usize = 4 * MIB;
+pub const GUEST_RANDOM_BYTES_PER_CALL_MAX: usize = 64 * KIB;
+pub const GUEST_LOG_BYTES_PER_CALL_MAX: usize = 16 * KIB;
+/// Turns that outlive a tick of the epoch clock move to a thread of their own, so many at once.
+pub const LONG_TURNS_MAX: usize = 64;
+
+// Answers of a guest.
+pub const EVENT_BYTES_MAX: usize = MIB;
+pub const EVENTS_PER_COMMAND_MAX: usize = 1_000;
+pub const EVENTS_BYTES_PER_COMMAND_MAX: usize = 4 * MIB;
+pub const REPLY_BYTES_MAX: usize = 4 * MIB;
+pub const SNAPSHOT_BYTES_MAX: usize = 16 * MIB;
+pub const REJECTION_MESSAGE_BYTES_MAX: usize = 4 * KIB;
+pub const REJECTION_DETAILS_MAX: usize = 16;
+
+// Entities.
+pub const ENTITY_ID_BYTES_MAX: usize = 1_024;
+pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 256;
+pub const IDEMPOTENCY_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
+pub const SNAPSHOT_EVERY_DEFAULT: u32 = 100;
+pub const PASSIVATE_AFTER_DEFAULT: Duration = Duration::from_secs(30);
+pub const MAILBOX_COMMANDS_MAX: usize = 1_000;
+/// Commands in the house, queued, running or waiting for their commit.
+pub const COMMANDS_IN_FLIGHT_MAX: usize = 32_768;
+pub const COMMAND_BYTES_IN_FLIGHT_MAX: usize = 256 * MIB;
+/// A task that runs the turns of an entity hands over to another after so many, to stay fair.
+pub const TURNS_PER_RUN_MAX: usize = 64;
+pub const REPLAY_BATCH_EVENTS: usize = 256;
+pub const REPLAY_BATCH_BYTES: usize = MIB;
+pub const ACTIVATION_BACKOFF_MIN: Duration = Duration::from_millis(100);
+pub const ACTIVATION_BACKOFF_MAX: Duration = Duration::from_secs(30);
+pub const ACTIVATIONS_AT_ONCE_MAX: usize = 64;
+pub const HOT_ENTITIES_DEFAULT: usize = 100_000;
+pub const HOT_BYTES_DEFAULT: usize = 4 * 1024 * MIB;
+/// Crashes kept for `stead entity get`, over all entities.
+pub const CRASH_REPORTS_MAX: usize = 1_000;
+pub const CRASH_REPORT_BYTES_MAX: usize = 8 * KIB;
+
+// Journal.
+pub const COMMIT_ROWS_MAX: usize = 4_096;
+pub const COMMIT_BYTES_MAX: usize = 16 * MIB;
+pub const COMMIT_QUEUE_MAX: usize = COMMANDS_IN_FLIGHT_MAX;
+pub const LIST_PAGE_DEFAULT: usize = 100;
+pub const LIST_PAGE_MAX: usize = 1_000;
+
+// Edges.
+pub const BODY_BYTES_MAX: usize = 4 * MIB;
+pub const HEADERS_MAX: usize = 100;
+pub const HEADER_BYTES_MAX: usize = 16 * KIB;
+pub const CONNECTIONS_MAX: usize = 20_000;
+pub const STREAMS_PER_CONNECTION_MAX: u32 = 128;
+pub const PENDING_RESETS_MAX: usize = 20;
+pub const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(10);
+pub const BODY_READ_TIMEOUT: Duration = Duration::from_secs(30);
+pub const IDLE_CONNECTION_TIMEOUT: Duration = Duration::from_secs(300);
+/// A call without a deadline of its own gets this one.
+pub const CALL_DEADLINE_DEFAULT: Duration = Duration::from_secs(30);
+pub const CALL_DEADLINE_MAX: Duration = Duration::from_secs(600);
+pub const METADATA_ENTRIES_MAX: usize = 64;
+pub const SHUTDOWN_MAX: Duration = Duration::from_secs(10);
