@@ -2,6 +2,7 @@ use std::path::PathBuf;
 
 const FILES: &[&str] = &[
     "stead/options.proto",
+    "stead/admin/v1/admin.proto",
     "google/api/annotations.proto",
     "google/api/httpbody.proto",
     "grpc/health/v1/health.proto",

@@ -3,6 +3,12 @@
 /// A `google.protobuf.FileDescriptorSet` of everything in this crate.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 
+pub mod admin {
+    pub mod v1 {
+        tonic::include_proto!("stead.admin.v1");
+    }
+}
+
 pub mod grpc {
     pub mod health {
         pub mod v1 {
