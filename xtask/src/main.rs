@@ -1,1 +1,80 @@
-fn main() {}
+//! The commands of this repository: `cargo xtask demo | test | bench | guests | ci-checks`.
+
+mod steps;
+
+mod tools;
+
+mod cargo;
+
+mod host;
+
+mod http;
+
+mod guests;
+
+mod clients;
+
+mod demo;
+
+mod test;
+
+mod bench;
+
+mod checks;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(bin_name = "cargo xtask", about = "Build, test, measure and show Stead", version)]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Build Stead and show a shopping cart that survives kill -9
+    Demo {
+        /// Leave the host running and print what to try next
+        #[arg(long)]
+        keep: bool,
+    },
+    /// Run every test, the end-to-end ones with real clients included
+    Test {
+        /// Only tests whose name contains this
+        filter: Option<String>,
+    },
+    /// Measure, and write docs/benchmarks.md
+    Bench {
+        /// Short rounds, small populations, nothing written
+        #[arg(long)]
+        quick: bool,
+        /// Where to write the report
+        #[arg(long, default_value = "docs/benchmarks.md")]
+        out: PathBuf,
+    },
+    /// Build every example and test guest into target/guests
+    Guests,
+    /// Formatting, lints, documentation and licences, as CI checks them
+    CiChecks,
+}
+
+fn main() -> ExitCode {
+    let done = match Arguments::parse().task {
+        Task::Demo { keep } => demo::run(keep),
+        Task::Test { filter } => test::run(filter.as_deref()),
+        Task::Bench { quick, out } => bench::run(quick, &out),
+        Task::Guests => guests::run(),
+        Task::CiChecks => checks::run(),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            steps::failed(&error);
+            ExitCode::FAILURE
+        }
+    }
+}

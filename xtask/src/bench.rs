@@ -1,0 +1,41 @@
+//! Measures the release build, and writes down what was measured.
+
+use std::path::Path;
+use std::process::Command;
+
+use crate::{cargo, guests, steps, tools};
+
+pub fn run(quick: bool, out: &Path) -> anyhow::Result<()> {
+    steps::title("Benchmarks of Stead");
+    tools::ensure_toolchain()?;
+    steps::long(
+        "build",
+        "building the host and the bench (release)",
+        "host and bench are built",
+        || {
+            tools::run(&mut cargo::cargo(&[
+                "build",
+                "--release",
+                "--package",
+                "stead-host",
+                "--package",
+                "stead-tests",
+                "--bins",
+            ]))
+        },
+    )?;
+    let stead = cargo::host_binary("release");
+    for example in ["shopping-cart", "tck-model"] {
+        guests::build(&stead, &tools::root().join("examples").join(example), example, None)?;
+    }
+    steps::long("bench", "measuring", "measured", || {
+        let mut bench = Command::new(stead.with_file_name("bench"));
+        bench.env("STEAD_TEST_BINARY", &stead).env("STEAD_TEST_GUESTS", guests::dir());
+        if quick {
+            bench.arg("--quick");
+        } else {
+            bench.arg("--out").arg(tools::root().join(out));
+        }
+        tools::run(&mut bench)
+    })
+}

@@ -1,0 +1,86 @@
+//! Builds every example and every test guest into `target/guests/<name>.wasm`, with `stead build`,
+//! as a user would.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::Context;
+use serde_json::Value;
+
+use crate::{cargo, steps, tools};
+
+const EXAMPLES: &str = "examples";
+const MISBEHAVING: &str = "tests/guests/misbehaving";
+
+pub fn dir() -> PathBuf {
+    tools::target_dir().join("guests")
+}
+
+pub fn run() -> anyhow::Result<()> {
+    steps::title("Guests of Stead");
+    tools::ensure_toolchain()?;
+    let stead =
+        steps::long("host", "building the stead binary", "stead is built", cargo::build_host)?;
+    build_all(&stead)
+}
+
+/// All of them, with a binary that is built already.
+pub fn build_all(stead: &Path) -> anyhow::Result<()> {
+    let mut examples: Vec<_> = std::fs::read_dir(tools::root().join(EXAMPLES))?
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| path.join("Cargo.toml").is_file())
+        .collect();
+    examples.sort();
+    for example in examples {
+        let name = example.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        build(stead, &example, &name, None)?;
+    }
+    for feature in misbehaviours()? {
+        let source = tools::root().join(MISBEHAVING);
+        build(stead, &source, &format!("misbehaving-{feature}"), Some(&feature))?;
+    }
+    Ok(())
+}
+
+/// Builds one component and says where it is.
+pub fn build(
+    stead: &Path,
+    source: &Path,
+    name: &str,
+    feature: Option<&str>,
+) -> anyhow::Result<PathBuf> {
+    let out = dir().join(format!("{name}.wasm"));
+    std::fs::create_dir_all(dir())?;
+    let mut command = Command::new(stead);
+    command.arg("build").arg(source).arg("--out").arg(&out).current_dir(tools::root());
+    if let Some(feature) = feature {
+        command.args(["--features", feature]);
+    }
+    let typed = tools::show(&command);
+    steps::short(
+        "guest",
+        |text| {
+            tools::output(&mut command)?;
+            let bytes = std::fs::metadata(&out)
+                .with_context(|| format!("stead build wrote no {}", out.display()))?
+                .len();
+            *text = format!("target/guests/{name}.wasm, {} KiB", bytes.div_ceil(1024));
+            Ok(out)
+        },
+        &typed,
+    )
+}
+
+/// The test guest does one wrong thing for each of its cargo features.
+fn misbehaviours() -> anyhow::Result<Vec<String>> {
+    let metadata =
+        tools::output(&mut cargo::cargo(&["metadata", "--no-deps", "--format-version", "1"]))?;
+    let metadata: Value = serde_json::from_str(&metadata)?;
+    let packages = metadata["packages"].as_array().context("cargo metadata lists no packages")?;
+    let features = packages
+        .iter()
+        .find(|package| package["name"] == "misbehaving-guest")
+        .and_then(|package| package["features"].as_object())
+        .context("the package misbehaving-guest is missing")?;
+    Ok(features.keys().filter(|name| *name != "default").cloned().collect())
+}
