@@ -1,18 +1,23 @@
 //! Group commit: one task writes what all entities have to write.
+//!
+//! A batch closes when the commit before it returns: it takes whatever has been queued meanwhile. So
+//! a lonely write waits for nobody, and a crowd shares one sync of the disk.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tokio::sync::SetOnce;
+use tokio::sync::{SetOnce, mpsc, oneshot};
 
 use crate::journal::error::{AppendError, StoreError};
 use crate::journal::memory::MemoryStore;
 use crate::journal::sqlite::SqliteStore;
 use crate::journal::store::{
-    DeploymentRecord, EntityFilter, EntityPage, EventPage, Loaded, ModuleRecord, Receipt, Write,
+    DeploymentRecord, EntityFilter, EntityPage, EventPage, Loaded, ModuleRecord, Receipt, Store,
+    Write,
 };
+use crate::words::limits::{COMMIT_BYTES_MAX, COMMIT_QUEUE_MAX, COMMIT_ROWS_MAX};
 use crate::words::telemetry::Metrics;
-use crate::words::{Address, Digest, JournalName, Seq};
+use crate::words::{Address, Digest, JournalName, Seq, clock};
 
 /// A write on its way to the disk. Cheap to clone; many may wait for the same.
 #[derive(Clone, Debug)]
@@ -30,6 +35,30 @@ impl Commit {
     }
 }
 
+/// The other end of a [`Commit`]. Dropping it unused fails the write, so that nobody waits for ever.
+struct Promise(Arc<SetOnce<Result<(), AppendError>>>);
+
+impl Promise {
+    fn complete(self, outcome: Result<(), AppendError>) {
+        // Only `drop` comes after this, and it tolerates a value that is set.
+        let _ = self.0.set(outcome);
+    }
+}
+
+impl Drop for Promise {
+    fn drop(&mut self) {
+        if self.0.get().is_none() {
+            let reason = Arc::from("the task that commits has ended");
+            let _ = self.0.set(Err(AppendError::Unknown { reason }));
+        }
+    }
+}
+
+enum Job {
+    Write(Write, Promise),
+    Close(oneshot::Sender<()>),
+}
+
 /// The stores that there are.
 #[derive(Clone)]
 pub enum AnyStore {
@@ -37,94 +66,289 @@ pub enum AnyStore {
     Sqlite(SqliteStore),
 }
 
+/// Calls the same method of whichever store it is.
+macro_rules! store {
+    ($store:expr, $method:ident($($argument:expr),*)) => {
+        match $store {
+            AnyStore::Memory(store) => store.$method($($argument),*).await,
+            AnyStore::Sqlite(store) => store.$method($($argument),*).await,
+        }
+    };
+}
+
 /// The journal of a node. Cheap to clone.
 #[derive(Clone)]
 pub struct Journal {
-    _store: AnyStore,
+    store: AnyStore,
+    jobs: mpsc::Sender<Job>,
+    state: Arc<State>,
+}
+
+#[derive(Default)]
+struct State {
+    stopped: SetOnce<Arc<str>>,
+    failed: SetOnce<Arc<str>>,
 }
 
 impl Journal {
     /// Starts the task that commits.
-    pub fn start(_store: AnyStore, _metrics: Metrics) -> Self {
-        unreachable!()
+    pub fn start(store: AnyStore, metrics: Metrics) -> Self {
+        let (jobs, queue) = mpsc::channel(COMMIT_QUEUE_MAX);
+        let state = Arc::<State>::default();
+        let committer = Committer { store: store.clone(), queue, state: state.clone(), metrics };
+        tokio::spawn(committer.run());
+        Self { store, jobs, state }
     }
 
     /// Queues a write, in order: writes of one entity are stored in the order of their calls. Never
     /// waits: the number of commands in the house bounds the queue, and a full queue stops the write
     /// with [`AppendError::Stopped`].
-    pub fn append(&self, _write: Write) -> Commit {
-        unreachable!()
+    pub fn append(&self, write: Write) -> Commit {
+        let cell = Arc::new(SetOnce::new());
+        let job = Job::Write(write, Promise(cell.clone()));
+        let (job, reason) = match self.jobs.try_send(job) {
+            Ok(()) => return Commit(cell),
+            Err(mpsc::error::TrySendError::Full(job)) => (job, "its queue is full".into()),
+            Err(mpsc::error::TrySendError::Closed(job)) => (job, self.state.reason()),
+        };
+        job.refuse(reason);
+        Commit(cell)
     }
 
     /// Why nothing is acknowledged any more, if so.
     pub fn stopped(&self) -> Option<Arc<str>> {
-        unreachable!()
+        self.state.stopped.get().cloned()
+    }
+
+    /// Returns when a commit has failed for good, with the reason: the node must exit. Closing is no
+    /// failure.
+    pub async fn failed(&self) -> Arc<str> {
+        self.state.failed.wait().await.clone()
     }
 
     /// Commits what is queued, then closes the store. Later appends fail.
     pub async fn close(&self) {
-        unreachable!()
+        let (done, closed) = oneshot::channel();
+        if self.jobs.send(Job::Close(done)).await.is_ok() {
+            // An error means that the task ended before it came to this job: as closed as can be.
+            let _ = closed.await;
+        }
+        store!(&self.store, close());
     }
 
-    pub async fn load(&self, _address: &Address, _at: Option<Seq>) -> Result<Loaded, StoreError> {
-        unreachable!()
+    pub async fn load(&self, address: &Address, at: Option<Seq>) -> Result<Loaded, StoreError> {
+        store!(&self.store, load(address, at))
     }
 
     pub async fn events(
         &self,
-        _address: &Address,
-        _from: Seq,
-        _limit: usize,
-        _bytes_max: usize,
+        address: &Address,
+        from: Seq,
+        limit: usize,
+        bytes_max: usize,
     ) -> Result<EventPage, StoreError> {
-        unreachable!()
+        store!(&self.store, events(address, from, limit, bytes_max))
     }
 
     pub async fn receipt(
         &self,
-        _address: &Address,
-        _key: &str,
-        _now_ms: u64,
+        address: &Address,
+        key: &str,
+        now_ms: u64,
     ) -> Result<Option<Receipt>, StoreError> {
-        unreachable!()
+        store!(&self.store, receipt(address, key, now_ms))
     }
 
-    pub async fn entities(&self, _filter: &EntityFilter) -> Result<EntityPage, StoreError> {
-        unreachable!()
+    pub async fn entities(&self, filter: &EntityFilter) -> Result<EntityPage, StoreError> {
+        store!(&self.store, entities(filter))
     }
 
     pub async fn count_entities(
         &self,
-        _journal: &JournalName,
-        _limit: usize,
+        journal: &JournalName,
+        limit: usize,
     ) -> Result<usize, StoreError> {
-        unreachable!()
+        store!(&self.store, count_entities(journal, limit))
     }
 
-    pub async fn put_module(
-        &self,
-        _record: &ModuleRecord,
-        _bytes: &Bytes,
-    ) -> Result<(), StoreError> {
-        unreachable!()
+    pub async fn put_module(&self, record: &ModuleRecord, bytes: &Bytes) -> Result<(), StoreError> {
+        store!(&self.store, put_module(record, bytes))
     }
 
     pub async fn module(
         &self,
-        _digest: &Digest,
+        digest: &Digest,
     ) -> Result<Option<(ModuleRecord, Bytes)>, StoreError> {
-        unreachable!()
+        store!(&self.store, module(digest))
     }
 
     pub async fn modules(&self) -> Result<Vec<ModuleRecord>, StoreError> {
-        unreachable!()
+        store!(&self.store, modules())
     }
 
-    pub async fn put_deployment(&self, _record: &DeploymentRecord) -> Result<(), StoreError> {
-        unreachable!()
+    pub async fn put_deployment(&self, record: &DeploymentRecord) -> Result<(), StoreError> {
+        store!(&self.store, put_deployment(record))
     }
 
     pub async fn deployments(&self) -> Result<Vec<DeploymentRecord>, StoreError> {
-        unreachable!()
+        store!(&self.store, deployments())
+    }
+}
+
+impl State {
+    fn reason(&self) -> Arc<str> {
+        self.stopped.get().cloned().unwrap_or_else(|| "the task that commits has ended".into())
+    }
+}
+
+impl Job {
+    fn refuse(self, reason: Arc<str>) {
+        match self {
+            Job::Write(_, promise) => promise.complete(Err(AppendError::Stopped { reason })),
+            Job::Close(done) => drop(done),
+        }
+    }
+}
+
+/// Writes of one transaction, and who waits for each.
+#[derive(Default)]
+struct Batch {
+    writes: Vec<Write>,
+    promises: Vec<Promise>,
+    rows: usize,
+    bytes: usize,
+}
+
+struct Committer {
+    store: AnyStore,
+    queue: mpsc::Receiver<Job>,
+    state: Arc<State>,
+    metrics: Metrics,
+}
+
+impl Committer {
+    async fn run(mut self) {
+        while let Some(job) = self.queue.recv().await {
+            let (batch, close) = self.collect(job);
+            if !batch.writes.is_empty() {
+                self.metrics.commit_queue.set(self.queue.len() as i64);
+                if let Err(reason) = self.commit(batch).await {
+                    tracing::error!(%reason, "the journal stopped: restart the node");
+                    self.stop(&reason);
+                    let _ = self.state.failed.set(reason);
+                    break;
+                }
+            }
+            if let Some(done) = close {
+                self.stop(&Arc::from("it was closed"));
+                let _ = done.send(());
+                break;
+            }
+        }
+    }
+
+    /// Everything that is queued now, up to the bounds of a batch.
+    fn collect(&mut self, first: Job) -> (Batch, Option<oneshot::Sender<()>>) {
+        let mut batch = Batch::default();
+        let mut next = Some(first);
+        while let Some(job) = next {
+            match job {
+                Job::Write(write, promise) => batch.push(write, promise),
+                Job::Close(done) => return (batch, Some(done)),
+            }
+            let full = batch.rows >= COMMIT_ROWS_MAX || batch.bytes >= COMMIT_BYTES_MAX;
+            next = if full { None } else { self.queue.try_recv().ok() };
+        }
+        (batch, None)
+    }
+
+    /// Commits a batch, without the writes that conflict. An error is why the journal must stop.
+    async fn commit(&self, mut batch: Batch) -> Result<(), Arc<str>> {
+        while !batch.writes.is_empty() {
+            let start = clock::now();
+            let result = store!(&self.store, commit(&batch.writes));
+            let seconds = start.elapsed().as_secs_f64();
+            let Err(error) = result else {
+                tracing::debug!(rows = batch.rows, bytes = batch.bytes, seconds, "committed");
+                self.metrics.commit_rows.observe(batch.rows as f64);
+                self.metrics.commit_bytes.inc_by(batch.bytes as u64);
+                self.metrics.commit_seconds.observe(seconds);
+                batch.complete(Ok(()));
+                return Ok(());
+            };
+            self.metrics.commit_failures.inc();
+            match error {
+                StoreError::Conflict { address, .. } => {
+                    tracing::warn!(%address, "refused a write: another writer was first");
+                    batch = batch.without_conflict(&address);
+                }
+                StoreError::Full { reason } => {
+                    tracing::error!(%reason, writes = batch.writes.len(), "no space for a commit");
+                    batch.complete(Err(AppendError::Full));
+                    return Ok(());
+                }
+                StoreError::Poisoned { reason }
+                | StoreError::Read { reason }
+                | StoreError::Corrupt { reason } => {
+                    batch.complete(Err(AppendError::Unknown { reason: reason.clone() }));
+                    return Err(reason);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses what is queued and whatever comes.
+    fn stop(&mut self, reason: &Arc<str>) {
+        // The first reason stays.
+        let _ = self.state.stopped.set(reason.clone());
+        self.queue.close();
+        while let Ok(job) = self.queue.try_recv() {
+            job.refuse(reason.clone());
+        }
+        self.metrics.commit_queue.set(0);
+    }
+}
+
+impl Batch {
+    fn push(&mut self, write: Write, promise: Promise) {
+        self.rows += write.rows();
+        self.bytes += write.bytes();
+        self.writes.push(write);
+        self.promises.push(promise);
+    }
+
+    fn complete(self, outcome: Result<(), AppendError>) {
+        for promise in self.promises {
+            promise.complete(outcome.clone());
+        }
+    }
+
+    /// Fails the first write of an entity that cannot follow what is before it, and every later one
+    /// of that entity. If they follow one another, it is the first that does not follow the store.
+    fn without_conflict(self, address: &Address) -> Self {
+        let mut head = None;
+        let keep = self
+            .writes
+            .iter()
+            .filter(|write| write.address == *address)
+            .position(|write| {
+                let before = head.replace(write.after.plus(write.events.len()));
+                before.is_some_and(|before| before != write.after)
+            })
+            .unwrap_or(0);
+        let mut rest = Batch::default();
+        let mut seen = 0;
+        for (write, promise) in self.writes.into_iter().zip(self.promises) {
+            if write.address == *address {
+                seen += 1;
+                if seen > keep {
+                    promise.complete(Err(AppendError::Conflict));
+                    continue;
+                }
+            }
+            rest.push(write, promise);
+        }
+        rest
     }
 }

@@ -1,5 +1,210 @@
-//! A store in memory, for tests.
+//! A store in memory, for tests. It keeps the contract of [`Store`] but durability.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+
+use crate::journal::error::StoreError;
+use crate::journal::store::{
+    DeploymentRecord, EntityFilter, EntityPage, EntitySummary, EventPage, Loaded, ModuleRecord,
+    Receipt, Snapshot, Store, StoredEvent, Write, deployment_conflict,
+};
+use crate::words::limits::SNAPSHOTS_KEPT;
+use crate::words::{Address, Digest, EntityId, JournalName, Revision, Seq};
 
 /// Cheap to clone; clones share the data.
 #[derive(Clone, Default)]
-pub struct MemoryStore {}
+pub struct MemoryStore(Arc<Mutex<State>>);
+
+#[derive(Default)]
+struct State {
+    entities: BTreeMap<Address, Entity>,
+    modules: BTreeMap<Digest, (ModuleRecord, Bytes)>,
+    deployments: Vec<DeploymentRecord>,
+    closed: bool,
+}
+
+#[derive(Default)]
+struct Entity {
+    /// The event with the number n is at n - 1.
+    events: Vec<StoredEvent>,
+    snapshots: Vec<Snapshot>,
+    receipts: BTreeMap<String, Receipt>,
+}
+
+impl MemoryStore {
+    /// The state is only ever changed by code that cannot panic halfway, so a poisoned lock is whole.
+    fn state(&self) -> Result<MutexGuard<'_, State>, StoreError> {
+        let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.closed {
+            return Err(StoreError::Read { reason: "the store is closed".into() });
+        }
+        Ok(state)
+    }
+}
+
+impl State {
+    fn seq(&self, address: &Address) -> Seq {
+        Seq(self.entities.get(address).map_or(0, |entity| entity.events.len() as u64))
+    }
+
+    fn check(&self, batch: &[Write]) -> Result<(), StoreError> {
+        let mut heads = BTreeMap::new();
+        for write in batch {
+            let head = heads.entry(&write.address).or_insert_with(|| self.seq(&write.address));
+            if *head != write.after {
+                let address = Box::new(write.address.clone());
+                return Err(StoreError::Conflict { address, expected: write.after });
+            }
+            *head = head.plus(write.events.len());
+        }
+        Ok(())
+    }
+
+    fn apply(&mut self, write: &Write) {
+        let entity = self.entities.entry(write.address.clone()).or_default();
+        for event in &write.events {
+            let seq = Seq(entity.events.len() as u64 + 1);
+            entity.events.push(StoredEvent { seq, at_ms: write.at_ms, event: event.clone() });
+        }
+        if let Some(state) = &write.snapshot {
+            let seq = Seq(entity.events.len() as u64);
+            entity.snapshots.retain(|snapshot| snapshot.seq != seq);
+            entity.snapshots.push(Snapshot { seq, state: state.clone() });
+            let excess = entity.snapshots.len().saturating_sub(SNAPSHOTS_KEPT);
+            entity.snapshots.drain(..excess);
+        }
+        if let Some(receipt) = &write.receipt {
+            entity.receipts.insert(receipt.key.clone(), receipt.clone());
+        }
+    }
+}
+
+impl Store for MemoryStore {
+    async fn commit(&self, batch: &[Write]) -> Result<(), StoreError> {
+        let mut state = self.state()?;
+        state.check(batch)?;
+        for write in batch {
+            state.apply(write);
+        }
+        Ok(())
+    }
+
+    async fn load(&self, address: &Address, at: Option<Seq>) -> Result<Loaded, StoreError> {
+        let state = self.state()?;
+        let Some(entity) = state.entities.get(address) else { return Ok(Loaded::default()) };
+        let snapshot = entity.snapshots.iter().rev().find(|s| at.is_none_or(|at| s.seq <= at));
+        Ok(Loaded { snapshot: snapshot.cloned(), seq: state.seq(address) })
+    }
+
+    async fn events(
+        &self,
+        address: &Address,
+        from: Seq,
+        limit: usize,
+        bytes_max: usize,
+    ) -> Result<EventPage, StoreError> {
+        let state = self.state()?;
+        let all = state.entities.get(address).map_or(&[][..], |entity| &entity.events);
+        let first = usize::try_from(from.0.max(1) - 1).unwrap_or(usize::MAX).min(all.len());
+        let mut events = Vec::new();
+        let mut bytes = 0;
+        for event in &all[first..] {
+            if events.len() >= limit.max(1) || bytes >= bytes_max && !events.is_empty() {
+                break;
+            }
+            bytes += event.event.size();
+            events.push(event.clone());
+        }
+        let more = first + events.len() < all.len();
+        Ok(EventPage { events, more })
+    }
+
+    async fn receipt(
+        &self,
+        address: &Address,
+        key: &str,
+        now_ms: u64,
+    ) -> Result<Option<Receipt>, StoreError> {
+        let state = self.state()?;
+        let receipt = state.entities.get(address).and_then(|entity| entity.receipts.get(key));
+        Ok(receipt.filter(|receipt| receipt.expires_at_ms > now_ms).cloned())
+    }
+
+    async fn entities(&self, filter: &EntityFilter) -> Result<EntityPage, StoreError> {
+        let state = self.state()?;
+        let start = match (&filter.after, &filter.journal) {
+            (Some(after), _) => Bound::Excluded(after.clone()),
+            (None, Some(journal)) => {
+                Bound::Included(Address { journal: journal.clone(), id: EntityId::from("") })
+            }
+            (None, None) => Bound::Unbounded,
+        };
+        let mut page = EntityPage::default();
+        for (address, entity) in state.entities.range((start, Bound::Unbounded)) {
+            let other = filter.journal.as_ref().is_some_and(|journal| *journal != address.journal);
+            let id = address.id.as_str();
+            if entity.events.is_empty() || other || !id.starts_with(&filter.id_prefix) {
+                continue;
+            }
+            if page.entities.len() == filter.limit {
+                page.more = true;
+                break;
+            }
+            page.entities.push(EntitySummary {
+                journal: address.journal.clone(),
+                id: address.id.clone(),
+                seq: Seq(entity.events.len() as u64),
+            });
+        }
+        Ok(page)
+    }
+
+    async fn count_entities(
+        &self,
+        journal: &JournalName,
+        limit: usize,
+    ) -> Result<usize, StoreError> {
+        let state = self.state()?;
+        let with_events = |(address, entity): &(&Address, &Entity)| {
+            address.journal == *journal && !entity.events.is_empty()
+        };
+        Ok(state.entities.iter().filter(with_events).take(limit).count())
+    }
+
+    async fn put_module(&self, record: &ModuleRecord, bytes: &Bytes) -> Result<(), StoreError> {
+        let mut state = self.state()?;
+        state.modules.entry(record.digest).or_insert_with(|| (record.clone(), bytes.clone()));
+        Ok(())
+    }
+
+    async fn module(&self, digest: &Digest) -> Result<Option<(ModuleRecord, Bytes)>, StoreError> {
+        Ok(self.state()?.modules.get(digest).cloned())
+    }
+
+    async fn modules(&self) -> Result<Vec<ModuleRecord>, StoreError> {
+        let mut modules: Vec<_> =
+            self.state()?.modules.values().map(|(record, _)| record.clone()).collect();
+        modules.sort_by_key(|record| (record.uploaded_at_ms, record.digest));
+        Ok(modules)
+    }
+
+    async fn put_deployment(&self, record: &DeploymentRecord) -> Result<(), StoreError> {
+        let mut state = self.state()?;
+        if record.revision != Revision(state.deployments.len() as u64 + 1) {
+            return Err(deployment_conflict(record.revision));
+        }
+        state.deployments.push(record.clone());
+        Ok(())
+    }
+
+    async fn deployments(&self) -> Result<Vec<DeploymentRecord>, StoreError> {
+        Ok(self.state()?.deployments.clone())
+    }
+
+    async fn close(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).closed = true;
+    }
+}

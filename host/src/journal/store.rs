@@ -21,6 +21,23 @@ pub struct Write {
     pub at_ms: u64,
 }
 
+impl Write {
+    /// What it counts against the rows of a commit.
+    pub fn rows(&self) -> usize {
+        self.events.len()
+            + usize::from(self.snapshot.is_some())
+            + usize::from(self.receipt.is_some())
+    }
+
+    /// What it counts against the bytes of a commit.
+    pub fn bytes(&self) -> usize {
+        let events: usize = self.events.iter().map(Message::size).sum();
+        let snapshot = self.snapshot.as_ref().map_or(0, Message::size);
+        let receipt = self.receipt.as_ref().map_or(0, |r| r.key.len() + r.reply.len());
+        events + snapshot + receipt
+    }
+}
+
 /// The record of a command that carried an idempotency key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Receipt {
@@ -182,4 +199,10 @@ pub trait Store: Send + Sync + 'static {
 
     /// Ends background work and closes files. Later calls fail.
     fn close(&self) -> impl Future<Output = ()> + Send;
+}
+
+/// A deployment whose number is not the newest plus one.
+pub(super) fn deployment_conflict(revision: Revision) -> StoreError {
+    let address = Box::new(Address::new("deployment", revision.to_string()));
+    StoreError::Conflict { address, expected: Seq(revision.0.saturating_sub(1)) }
 }

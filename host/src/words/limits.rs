@@ -69,6 +69,25 @@ pub const CRASH_REPORT_BYTES_MAX: usize = 8 * KIB;
 pub const COMMIT_ROWS_MAX: usize = 4_096;
 pub const COMMIT_BYTES_MAX: usize = 16 * MIB;
 pub const COMMIT_QUEUE_MAX: usize = COMMANDS_IN_FLIGHT_MAX;
+pub const SNAPSHOTS_KEPT: usize = 2;
+/// Entities whose newest sequence number is kept in memory, hot or not.
+pub const KNOWN_ENTITIES_MAX: usize = 131_072;
+/// Events that wait, in commit order, to be packed by entity.
+pub const TAIL_ROWS_MAX: usize = 32_768;
+pub const TAIL_BYTES_MAX: usize = 32 * MIB;
+/// A pack of events of one entity.
+pub const SEGMENT_BYTES_MAX: usize = 64 * KIB;
+pub const SEGMENT_MERGE_BYTES_MAX: usize = 16 * KIB;
+pub const SEGMENT_MERGE_EVENTS_MAX: u64 = 64;
+/// What the packer writes in one transaction, between two commits.
+pub const PACK_SLICE_BYTES: usize = 512 * KIB;
+pub const PACK_SLICE_ENTITIES: usize = 512;
+pub const PACK_DELETE_ROWS: i64 = 8_192;
+pub const PACK_AT_CLOSE_MAX: Duration = Duration::from_secs(3);
+pub const RECEIPT_SWEEP_EVERY: Duration = Duration::from_secs(60);
+pub const RECEIPT_SWEEP_ROWS: i64 = 500;
+pub const JOURNAL_READERS: u32 = 4;
+pub const WAL_CHECKPOINT_PAGES: usize = 4_000;
 pub const LIST_PAGE_DEFAULT: usize = 100;
 pub const LIST_PAGE_MAX: usize = 1_000;
 
