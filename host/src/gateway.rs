@@ -3,4 +3,7 @@
 
 pub mod backend;
 pub mod body;
+pub mod json_fault;
 pub mod route;
+pub mod template;
+pub mod transcode;

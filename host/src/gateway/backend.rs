@@ -35,6 +35,12 @@ pub trait Backend: Send + Sync + 'static {
         context: CallContext,
     ) -> impl Future<Output = Result<Bytes, Status>> + Send;
 
+    /// Whether requests to this path go to `intercept` before anything else looks at them. Called
+    /// for every request, so a comparison of prefixes and no more.
+    fn wants(&self, _path: &str) -> bool {
+        true
+    }
+
     /// Requests that are not unary calls (streams, probes, pages): an answer, or the request back.
     fn intercept(
         &self,

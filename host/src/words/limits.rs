@@ -106,3 +106,14 @@ pub const CALL_DEADLINE_DEFAULT: Duration = Duration::from_secs(30);
 pub const CALL_DEADLINE_MAX: Duration = Duration::from_secs(600);
 pub const METADATA_ENTRIES_MAX: usize = 64;
 pub const SHUTDOWN_MAX: Duration = Duration::from_secs(10);
+pub const TEMPLATE_SEGMENTS_MAX: usize = 64;
+pub const TEMPLATES_PER_METHOD_MAX: usize = 32;
+/// How deep a dotted path in a query or template may reach.
+pub const FIELD_PATH_DEPTH_MAX: usize = 16;
+pub const REQUEST_ID_BYTES_MAX: usize = 128;
+/// Smaller answers are not worth compressing.
+pub const COMPRESS_BYTES_MIN: usize = 1_024;
+pub const H2_PING_INTERVAL: Duration = Duration::from_secs(60);
+pub const H2_PING_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long accepting pauses when the process has no file descriptors left.
+pub const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
