@@ -4,8 +4,11 @@ pub mod deploy;
 pub mod descriptor;
 pub mod key;
 pub mod live;
+pub mod plan;
 pub mod validate;
+mod wire;
 
-pub use deploy::{DeployError, DeployRequest, Plan, Registry};
+pub use deploy::{DeployError, DeployRequest, Registry, Upload};
 pub use key::{KeyError, KeyReader};
 pub use live::{Kind, Live, Method, Module, Service};
+pub use plan::{Action, Change, Plan, TypeName};

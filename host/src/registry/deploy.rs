@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use crate::journal::{DeploymentRecord, Journal, ModuleRecord};
 use crate::registry::live::Live;
+use crate::registry::plan::{Plan, TypeName};
 use crate::wasm::{Engine, Failure, Refusal};
 use crate::words::{Digest, JournalName, Revision};
 
@@ -26,14 +27,14 @@ pub struct DeployRequest {
     pub note: String,
 }
 
-/// What a deployment changes (or would change).
+/// What an upload brought.
 #[derive(Clone, Debug)]
-pub struct Plan {
-    pub revision: Revision,
-    pub added: Vec<String>,
-    pub replaced: Vec<String>,
-    pub removed: Vec<String>,
-    pub unchanged: Vec<String>,
+pub struct Upload {
+    pub record: ModuleRecord,
+    pub sdk: String,
+    /// What a deployment of this module makes live.
+    pub entity_types: Vec<TypeName>,
+    pub already_present: bool,
 }
 
 /// Nothing that runs was changed.
@@ -72,7 +73,7 @@ impl Registry {
     }
 
     /// Validates, compiles and stores a module; says what it contains. Idempotent.
-    pub async fn upload(&self, _name: &str, _bytes: Bytes) -> Result<ModuleRecord, DeployError> {
+    pub async fn upload(&self, _name: &str, _bytes: Bytes) -> Result<Upload, DeployError> {
         unreachable!()
     }
 

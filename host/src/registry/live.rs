@@ -17,6 +17,8 @@ pub struct Live {
     pub modules: Vec<Arc<Module>>,
     /// By full service name.
     pub services: BTreeMap<ServiceName, Arc<Service>>,
+    /// Modules of this revision that could not be loaded, and why. Their services are left out.
+    pub broken: Vec<(Digest, String)>,
 }
 
 /// A module whose description was found valid.
@@ -33,6 +35,21 @@ pub struct Module {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     EventSourced,
+}
+
+impl Kind {
+    /// As modules, the admin API and the command line write it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::EventSourced => "event-sourced",
+        }
+    }
+}
+
+impl std::fmt::Display for Kind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
 }
 
 /// An entity type that can be called.

@@ -10,6 +10,15 @@ pub const MODULE_BYTES_MAX: usize = 32 * MIB;
 pub const ENTITY_TYPES_PER_MODULE_MAX: usize = 256;
 pub const JOURNAL_NAME_BYTES_MAX: usize = 128;
 pub const TYPE_NAME_BYTES_MAX: usize = 256;
+pub const DESCRIPTOR_SET_BYTES_MAX: usize = 4 * MIB;
+pub const DESCRIPTOR_FILES_MAX: usize = 2_000;
+/// Ways through the public imports of a descriptor set: resolving them walks each one.
+pub const DESCRIPTOR_IMPORT_PATHS_MAX: u64 = 100_000;
+pub const METHODS_PER_SERVICE_MAX: usize = 1_000;
+pub const KEY_FIELDS_MAX: usize = 8;
+/// Faults of a module that are told one by one.
+pub const FAULTS_TOLD_MAX: usize = 100;
+pub const FAULT_BYTES_MAX: usize = 2 * KIB;
 pub const COMPILE_WALL_MAX: Duration = Duration::from_secs(60);
 pub const COMPILE_CPU_SECONDS_MAX: u64 = 60;
 pub const COMPILE_MEMORY_BYTES_MAX: u64 = 4 * 1024 * MIB as u64;
