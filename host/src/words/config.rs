@@ -1,8 +1,34 @@
 //! What a node is told at start: flags over environment over `stead.toml`.
+//!
+//! | flag                     | environment                | `stead.toml`           |
+//! |--------------------------|----------------------------|------------------------|
+//! | `--data`                 | `STEAD_DATA`               | `data`                 |
+//! | `--listen`               | `STEAD_LISTEN`             | `listen`               |
+//! | `--admin`                | `STEAD_ADMIN`              | `admin`                |
+//! | `--ports-file`           | `STEAD_PORTS_FILE`         | `ports_file`           |
+//! |                          | `STEAD_ADMIN_TOKEN`        | `admin_token`          |
+//! | `--tls-certificate`      | `STEAD_TLS_CERTIFICATE`    | `tls.certificate`      |
+//! | `--tls-key`              | `STEAD_TLS_KEY`            | `tls.key`              |
+//! | `--cors-allowed-origins` | `STEAD_CORS_ALLOWED_ORIGINS` | `cors.allowed_origins` |
+//! | `--cors-max-age`         | `STEAD_CORS_MAX_AGE`       | `cors.max_age`         |
+//! | `--hot-entities`         | `STEAD_HOT_ENTITIES`       | `hot.entities`         |
+//! | `--hot-memory`           | `STEAD_HOT_MEMORY`         | `hot.memory`           |
+//! | `--log-format`           | `STEAD_LOG_FORMAT`         | `log.format`           |
+//! | `--log-filter`           | `STEAD_LOG_FILTER`         | `log.filter`           |
+//!
+//! The file is `./stead.toml` if it exists, or the one that `--config` or `STEAD_CONFIG` names. Paths
+//! in it are relative to it. The admin token has no flag: flags are visible to every user of a
+//! machine. An empty variable counts as unset.
 
+mod layers;
+mod value;
+
+use std::fmt;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use crate::words::config::layers::Layers;
 use crate::words::limits;
 
 /// Everything `stead serve` can be told, resolved.
@@ -13,7 +39,7 @@ pub struct Config {
     pub admin: SocketAddr,
     /// Where to write the addresses that were chosen, as JSON.
     pub ports_file: Option<PathBuf>,
-    pub admin_token: Option<String>,
+    pub admin_token: Option<Secret>,
     pub tls: Option<TlsFiles>,
     pub cors: CorsConfig,
     pub hot_entities_max: usize,
@@ -23,7 +49,27 @@ pub struct Config {
     pub log_filter: String,
 }
 
-#[derive(Clone, Debug)]
+/// A text that never appears in logs.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("(secret)")
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsFiles {
     pub certificate: PathBuf,
     pub key: PathBuf,
@@ -36,6 +82,52 @@ pub struct CorsConfig {
     pub max_age_seconds: u32,
 }
 
+/// What the command line says; each as it was typed.
+#[derive(Clone, Debug, Default)]
+pub struct Overrides {
+    /// `--config`
+    pub config: Option<PathBuf>,
+    pub data: Option<String>,
+    pub listen: Option<String>,
+    pub admin: Option<String>,
+    pub ports_file: Option<String>,
+    pub tls_certificate: Option<String>,
+    pub tls_key: Option<String>,
+    /// Separated by commas.
+    pub cors_allowed_origins: Option<String>,
+    pub cors_max_age: Option<String>,
+    pub hot_entities: Option<String>,
+    pub hot_memory: Option<String>,
+    /// `text` or `json`
+    pub log_format: Option<String>,
+    pub log_filter: Option<String>,
+}
+
+/// Why the configuration was refused. Nothing was started.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    #[error("{} cannot be read: {reason}", path.display())]
+    Unreadable { path: PathBuf, reason: String },
+    #[error("{} is not valid TOML: {reason}", path.display())]
+    Syntax { path: PathBuf, reason: String },
+    #[error("{} has an unknown key `{key}`; the keys are {known}", path.display())]
+    UnknownKey { path: PathBuf, key: String, known: String },
+    /// `origin` names the flag, the variable, or the file and key.
+    #[error("{origin}: {reason}")]
+    Invalid { origin: String, reason: String },
+    #[error(
+        "{missing} is not set, but {present} is; TLS needs the certificate and its key, or neither"
+    )]
+    HalfTls { present: String, missing: &'static str },
+    #[error(
+        "{origin}: the admin address {admin} can be reached from other machines, so an admin token must protect it; set STEAD_ADMIN_TOKEN, or use a loopback address such as 127.0.0.1:{}",
+        admin.port()
+    )]
+    OpenAdmin { origin: String, admin: SocketAddr },
+    #[error("services and admin API cannot both listen on {address}; give --admin another port")]
+    SameAddress { address: SocketAddr },
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -45,11 +137,224 @@ impl Default for Config {
             ports_file: None,
             admin_token: None,
             tls: None,
-            cors: CorsConfig::default(),
+            cors: CorsConfig { allowed_origins: Vec::new(), max_age_seconds: 600 },
             hot_entities_max: limits::HOT_ENTITIES_DEFAULT,
             hot_bytes_max: limits::HOT_BYTES_DEFAULT,
             log_json: false,
             log_filter: "info".into(),
         }
+    }
+}
+
+impl Config {
+    /// Reads the environment and the configuration file of this process.
+    pub fn resolve(overrides: Overrides) -> Result<Self, ConfigError> {
+        let environment = |name: &str| std::env::var_os(name);
+        let named = overrides.config.clone().or_else(|| {
+            environment("STEAD_CONFIG").filter(|path| !path.is_empty()).map(PathBuf::from)
+        });
+        let file = match named {
+            Some(path) => Some((read(&path)?, path)),
+            None => {
+                let path = PathBuf::from("stead.toml");
+                path.exists().then(|| Ok((read(&path)?, path))).transpose()?
+            }
+        };
+        let file = file.as_ref().map(|(text, path)| (path.as_path(), text.as_str()));
+        Self::from_layers(&Layers::new(overrides, &environment, file)?)
+    }
+
+    fn from_layers(layers: &Layers) -> Result<Self, ConfigError> {
+        let default = Self::default();
+        let config = Self {
+            data_dir: layers.get("data", value::path)?.unwrap_or(default.data_dir),
+            listen: layers.get("listen", value::address)?.unwrap_or(default.listen),
+            admin: layers.get("admin", value::address)?.unwrap_or(default.admin),
+            ports_file: layers.get("ports_file", value::path)?,
+            admin_token: layers.get("admin_token", value::token)?,
+            tls: tls(layers)?,
+            cors: CorsConfig {
+                allowed_origins: layers
+                    .get("cors.allowed_origins", value::origins)?
+                    .unwrap_or_default(),
+                max_age_seconds: layers
+                    .get("cors.max_age", value::duration(limits::CORS_MAX_AGE_MAX))?
+                    .as_ref()
+                    .map_or(default.cors.max_age_seconds, whole_seconds),
+            },
+            hot_entities_max: layers
+                .get("hot.entities", value::count(1, limits::HOT_ENTITIES_MAX))?
+                .unwrap_or(default.hot_entities_max),
+            hot_bytes_max: layers
+                .get("hot.memory", value::bytes(limits::HOT_BYTES_MIN))?
+                .unwrap_or(default.hot_bytes_max),
+            log_json: layers.get("log.format", value::log_format)?.unwrap_or(default.log_json),
+            log_filter: layers.get("log.filter", value::log_filter)?.unwrap_or(default.log_filter),
+        };
+        if config.admin_token.is_none() && !config.admin.ip().is_loopback() {
+            let origin = layers.origin("admin").unwrap_or_default();
+            return Err(ConfigError::OpenAdmin { origin, admin: config.admin });
+        }
+        if config.listen == config.admin && config.listen.port() != 0 {
+            return Err(ConfigError::SameAddress { address: config.listen });
+        }
+        Ok(config)
+    }
+}
+
+fn tls(layers: &Layers) -> Result<Option<TlsFiles>, ConfigError> {
+    let half = |present: &str, missing| {
+        let present = layers.origin(present).unwrap_or_default();
+        Err(ConfigError::HalfTls { present, missing })
+    };
+    match (layers.get("tls.certificate", value::path)?, layers.get("tls.key", value::path)?) {
+        (Some(certificate), Some(key)) => Ok(Some(TlsFiles { certificate, key })),
+        (None, None) => Ok(None),
+        (Some(_), None) => half("tls.certificate", "tls.key"),
+        (None, Some(_)) => half("tls.key", "tls.certificate"),
+    }
+}
+
+fn whole_seconds(duration: &Duration) -> u32 {
+    duration.as_secs().try_into().unwrap_or(u32::MAX)
+}
+
+fn read(path: &Path) -> Result<String, ConfigError> {
+    std::fs::read_to_string(path).map_err(|error| ConfigError::Unreadable {
+        path: path.to_owned(),
+        reason: error.to_string(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsString;
+
+    use super::*;
+
+    fn resolve(
+        overrides: Overrides,
+        environment: &[(&str, &str)],
+        file: &str,
+    ) -> Result<Config, ConfigError> {
+        let environment = |name: &str| {
+            environment.iter().find(|(key, _)| *key == name).map(|(_, text)| OsString::from(text))
+        };
+        let file = (Path::new("/etc/stead/stead.toml"), file);
+        Config::from_layers(&Layers::new(overrides, &environment, Some(file))?)
+    }
+
+    fn refusal(overrides: Overrides, environment: &[(&str, &str)], file: &str) -> String {
+        resolve(overrides, environment, file).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn nothing_said_means_the_defaults() {
+        let config = resolve(Overrides::default(), &[], "").unwrap();
+        assert_eq!(config.listen.to_string(), "127.0.0.1:7832");
+        assert_eq!(config.admin.to_string(), "127.0.0.1:7833");
+        assert_eq!(config.data_dir, Path::new("stead-data"));
+        assert_eq!(config.hot_entities_max, limits::HOT_ENTITIES_DEFAULT);
+    }
+
+    #[test]
+    fn flags_win_over_environment_over_file() {
+        let file = "listen = '127.0.0.1:1'\nadmin = '127.0.0.1:2'\ndata = 'here'";
+        let environment = [("STEAD_LISTEN", "127.0.0.1:3"), ("STEAD_ADMIN", "127.0.0.1:4")];
+        let overrides = Overrides { listen: Some("127.0.0.1:5".into()), ..Overrides::default() };
+        let config = resolve(overrides, &environment, file).unwrap();
+        assert_eq!(config.listen.port(), 5);
+        assert_eq!(config.admin.port(), 4);
+        assert_eq!(config.data_dir, Path::new("/etc/stead/here"));
+    }
+
+    #[test]
+    fn an_empty_variable_counts_as_unset() {
+        let config =
+            resolve(Overrides::default(), &[("STEAD_ADMIN_TOKEN", ""), ("STEAD_DATA", "")], "");
+        let config = config.unwrap();
+        assert_eq!(config.admin_token, None);
+        assert_eq!(config.data_dir, Path::new("stead-data"));
+    }
+
+    #[test]
+    fn reads_bytes_and_durations_as_texts_or_numbers() {
+        let file = "[hot]\nmemory = '512MiB'\nentities = 5000\n[cors]\nmax_age = '10m'";
+        let config = resolve(Overrides::default(), &[], file).unwrap();
+        assert_eq!(config.hot_bytes_max, 512 * limits::MIB);
+        assert_eq!(config.hot_entities_max, 5000);
+        assert_eq!(config.cors.max_age_seconds, 600);
+        let environment = [("STEAD_HOT_MEMORY", "536870912"), ("STEAD_HOT_ENTITIES", "7")];
+        let config = resolve(Overrides::default(), &environment, "").unwrap();
+        assert_eq!(config.hot_bytes_max, 512 * limits::MIB);
+        assert_eq!(config.hot_entities_max, 7);
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused_by_name() {
+        let text = refusal(Overrides::default(), &[], "listn = '127.0.0.1:1'");
+        assert!(text.starts_with("/etc/stead/stead.toml has an unknown key `listn`; the keys are"));
+        let text = refusal(Overrides::default(), &[], "[tls]\ncert = 'a.pem'");
+        assert!(text.contains("unknown key `tls.cert`"), "{text}");
+        let text = refusal(Overrides::default(), &[], "[tls.certificate]\npath = 'a.pem'");
+        assert!(text.contains("key `tls.certificate`"), "{text}");
+    }
+
+    #[test]
+    fn a_wrong_type_names_file_and_key() {
+        let text = refusal(Overrides::default(), &[], "listen = 7832");
+        assert!(text.starts_with("/etc/stead/stead.toml, key `listen`: "), "{text}");
+        let text = refusal(Overrides::default(), &[], "[hot]\nentities = true");
+        assert!(text.starts_with("/etc/stead/stead.toml, key `hot.entities`: "), "{text}");
+    }
+
+    #[test]
+    fn broken_toml_names_the_file_and_the_line() {
+        let text = refusal(Overrides::default(), &[], "listen = '127.0.0.1:1'\nadmin = [");
+        assert!(text.starts_with("/etc/stead/stead.toml is not valid TOML: "), "{text}");
+        assert!(text.contains("line 2"), "{text}");
+    }
+
+    #[test]
+    fn a_bad_value_names_its_flag_or_variable() {
+        let overrides = Overrides { listen: Some("nowhere".into()), ..Overrides::default() };
+        let text = refusal(overrides, &[], "");
+        assert!(text.starts_with("--listen: \"nowhere\" is not an address"), "{text}");
+        let text = refusal(Overrides::default(), &[("STEAD_HOT_MEMORY", "4 apples")], "");
+        assert!(text.starts_with("STEAD_HOT_MEMORY: \"4 apples\" is not a size"), "{text}");
+        let text = refusal(Overrides::default(), &[("STEAD_LOG_FORMAT", "xml")], "");
+        assert!(text.starts_with("STEAD_LOG_FORMAT: "), "{text}");
+    }
+
+    #[test]
+    fn an_admin_address_beyond_loopback_needs_a_token() {
+        let open = [("STEAD_ADMIN", "0.0.0.0:7833")];
+        let text = refusal(Overrides::default(), &open, "");
+        assert!(text.starts_with("STEAD_ADMIN: the admin address 0.0.0.0:7833"), "{text}");
+        assert!(text.contains("STEAD_ADMIN_TOKEN"), "{text}");
+        let locked = [("STEAD_ADMIN", "0.0.0.0:7833"), ("STEAD_ADMIN_TOKEN", "s3cret")];
+        assert!(resolve(Overrides::default(), &locked, "").is_ok());
+    }
+
+    #[test]
+    fn tls_needs_both_files() {
+        let text = refusal(Overrides::default(), &[("STEAD_TLS_KEY", "key.pem")], "");
+        assert!(text.starts_with("tls.certificate is not set, but STEAD_TLS_KEY is"), "{text}");
+    }
+
+    #[test]
+    fn the_two_ports_must_differ() {
+        let text = refusal(Overrides::default(), &[], "listen = '127.0.0.1:7833'");
+        assert!(text.contains("cannot both listen on 127.0.0.1:7833"), "{text}");
+        let any = "listen = '127.0.0.1:0'\nadmin = '127.0.0.1:0'";
+        assert!(resolve(Overrides::default(), &[], any).is_ok());
+    }
+
+    #[test]
+    fn a_token_is_never_printed() {
+        let config = resolve(Overrides::default(), &[("STEAD_ADMIN_TOKEN", "s3cret")], "").unwrap();
+        assert!(!format!("{config:?}").contains("s3cret"));
+        let text = refusal(Overrides::default(), &[("STEAD_ADMIN_TOKEN", "s3 cret")], "");
+        assert!(!text.contains("s3 cret"), "{text}");
     }
 }

@@ -70,6 +70,9 @@ pub const ACTIVATION_BACKOFF_MAX: Duration = Duration::from_secs(30);
 pub const ACTIVATIONS_AT_ONCE_MAX: usize = 64;
 pub const HOT_ENTITIES_DEFAULT: usize = 100_000;
 pub const HOT_BYTES_DEFAULT: usize = 4 * 1024 * MIB;
+/// What an operator may ask for.
+pub const HOT_ENTITIES_MAX: usize = 1_000_000;
+pub const HOT_BYTES_MIN: usize = MIB;
 /// Crashes kept for `stead entity get`, over all entities.
 pub const CRASH_REPORTS_MAX: usize = 1_000;
 pub const CRASH_REPORT_BYTES_MAX: usize = 8 * KIB;
@@ -114,6 +117,7 @@ pub const IDLE_CONNECTION_TIMEOUT: Duration = Duration::from_secs(300);
 pub const CALL_DEADLINE_DEFAULT: Duration = Duration::from_secs(30);
 pub const CALL_DEADLINE_MAX: Duration = Duration::from_secs(600);
 pub const METADATA_ENTRIES_MAX: usize = 64;
+pub const CORS_MAX_AGE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 pub const SHUTDOWN_MAX: Duration = Duration::from_secs(10);
 pub const TEMPLATE_SEGMENTS_MAX: usize = 64;
 pub const TEMPLATES_PER_METHOD_MAX: usize = 32;

@@ -50,6 +50,9 @@ const TABLE: [(Code, &str, u16); 17] = [
 ];
 
 impl Code {
+    /// How many there are; their numbers are 0 to `COUNT - 1`.
+    pub const COUNT: usize = TABLE.len();
+
     pub fn from_u32(number: u32) -> Option<Self> {
         TABLE.get(number as usize).map(|row| row.0)
     }

@@ -3,7 +3,9 @@
 //! Logs go to stderr through `tracing`. Metrics are counted here, by every floor, and rendered in
 //! the Prometheus text format by the admin port. All names start with `stead_`.
 
-use std::sync::Arc;
+use std::io::IsTerminal;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -11,6 +13,23 @@ use prometheus_client::metrics::family::{Family, MetricConstructor};
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
+use tracing_subscriber::EnvFilter;
+
+use crate::words::Code;
+
+/// Sends logs to stderr, as text or as one JSON object a line. Only the first call counts. The
+/// filter was checked with the configuration; one that is not valid means `info`.
+pub fn init_logs(json: bool, filter: &str) {
+    let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let result = if json {
+        builder.json().flatten_event(true).with_current_span(true).with_span_list(false).try_init()
+    } else {
+        builder.with_ansi(std::io::stderr().is_terminal()).try_init()
+    };
+    // Tests start several nodes in a process; they share its logs.
+    drop(result);
+}
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct CommandLabels {
@@ -137,12 +156,73 @@ impl Default for Metrics {
     }
 }
 
+/// The metrics of one method, found once: a command then touches no map and hashes nothing.
+pub struct CommandMetrics {
+    service: Arc<str>,
+    method: Arc<str>,
+    commands: Family<CommandLabels, Counter>,
+    seconds: Histogram,
+    /// By status code; a result appears in the text once it has happened.
+    results: [OnceLock<Counter>; Code::COUNT],
+}
+
+impl CommandMetrics {
+    /// Counts a command that was answered.
+    pub fn answered(&self, result: Code, took: Duration) {
+        self.seconds.observe(took.as_secs_f64());
+        self.results[result.number() as usize]
+            .get_or_init(|| {
+                let labels = CommandLabels {
+                    service: self.service.clone(),
+                    method: self.method.clone(),
+                    result: result.name(),
+                };
+                self.commands.get_or_create_owned(&labels)
+            })
+            .inc();
+    }
+}
+
 impl Metrics {
+    /// To be kept beside the method.
+    pub fn command(&self, service: &Arc<str>, method: &Arc<str>) -> CommandMetrics {
+        let labels = TypeLabels { service: service.clone() };
+        CommandMetrics {
+            service: service.clone(),
+            method: method.clone(),
+            commands: self.commands.clone(),
+            seconds: self.command_seconds.get_or_create_owned(&labels),
+            results: Default::default(),
+        }
+    }
+
     /// The Prometheus (OpenMetrics) text.
     pub fn render(&self) -> String {
         let mut text = String::new();
         // Writing to a String cannot fail.
         let _ = prometheus_client::encoding::text::encode(&mut text, &self.registry);
         text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_are_counted_by_service_method_and_result() {
+        let metrics = Metrics::default();
+        let add = metrics.command(&"shop.Cart".into(), &"Add".into());
+        add.answered(Code::Ok, Duration::from_millis(3));
+        add.answered(Code::Ok, Duration::from_millis(3));
+        add.answered(Code::Unavailable, Duration::from_millis(3));
+        let text = metrics.render();
+        for line in [
+            r#"stead_commands_total{service="shop.Cart",method="Add",result="ok"} 2"#,
+            r#"stead_commands_total{service="shop.Cart",method="Add",result="unavailable"} 1"#,
+            r#"stead_command_seconds_count{service="shop.Cart"} 3"#,
+        ] {
+            assert!(text.contains(line), "{line} is missing in\n{text}");
+        }
     }
 }

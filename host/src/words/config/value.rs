@@ -1,0 +1,169 @@
+//! Reads the value of a setting, or says in half a sentence what is wrong with it.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use toml::Value;
+use tracing_subscriber::EnvFilter;
+
+use crate::words::config::Secret;
+use crate::words::config::layers::Said;
+
+pub(super) fn path(said: &Said) -> Result<PathBuf, String> {
+    let text = text(said)?;
+    if text.is_empty() {
+        return Err("a path must not be empty".into());
+    }
+    Ok(said.base.as_deref().unwrap_or(Path::new("")).join(text))
+}
+
+pub(super) fn address(said: &Said) -> Result<SocketAddr, String> {
+    let text = text(said)?;
+    let parsed = match text.strip_prefix("localhost:") {
+        Some(port) => port.parse().ok().map(|port: u16| (Ipv4Addr::LOCALHOST, port).into()),
+        None => text.parse().ok(),
+    };
+    parsed.ok_or_else(|| {
+        format!("{text:?} is not an address; write it like 127.0.0.1:7832 or [::1]:7832")
+    })
+}
+
+pub(super) fn token(said: &Said) -> Result<Secret, String> {
+    let text = text(said)?;
+    if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(
+            "a token must be letters, digits and signs of ASCII, without spaces; `openssl rand -hex 32` makes a good one"
+                .into(),
+        );
+    }
+    Ok(Secret::new(text))
+}
+
+pub(super) fn origins(said: &Said) -> Result<Vec<String>, String> {
+    let origins: Vec<String> = match said.value() {
+        Value::String(text) => {
+            text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(Into::into).collect()
+        }
+        Value::Array(values) => values
+            .iter()
+            .map(|value| value.as_str().map(Into::into).ok_or("every origin must be a text"))
+            .collect::<Result<_, _>>()?,
+        other => return Err(format!("expected a list of origins, found {}", kind(other))),
+    };
+    for origin in &origins {
+        let host = origin.strip_prefix("https://").or_else(|| origin.strip_prefix("http://"));
+        if origin != "*" && host.is_none_or(|host| host.is_empty() || host.contains('/')) {
+            return Err(format!(
+                "{origin:?} is not an origin; write `*`, or scheme and host like https://shop.example"
+            ));
+        }
+    }
+    Ok(origins)
+}
+
+pub(super) fn count(min: usize, max: usize) -> impl Fn(&Said) -> Result<usize, String> {
+    move |said| {
+        let number = match said.value() {
+            Value::Integer(number) => usize::try_from(*number).ok(),
+            Value::String(text) => text.trim().replace('_', "").parse().ok(),
+            other => return Err(format!("expected a number, found {}", kind(other))),
+        };
+        number
+            .filter(|number| (min..=max).contains(number))
+            .ok_or_else(|| format!("expected a whole number from {min} to {max}"))
+    }
+}
+
+pub(super) fn bytes(min: usize) -> impl Fn(&Said) -> Result<usize, String> {
+    const UNITS: [(&str, u64); 11] = [
+        ("", 1),
+        ("b", 1),
+        ("k", 1 << 10),
+        ("kb", 1_000),
+        ("kib", 1 << 10),
+        ("m", 1 << 20),
+        ("mb", 1_000_000),
+        ("mib", 1 << 20),
+        ("g", 1 << 30),
+        ("gb", 1_000_000_000),
+        ("gib", 1 << 30),
+    ];
+    move |said| {
+        let bytes = match said.value() {
+            Value::Integer(number) => usize::try_from(*number).ok(),
+            Value::String(text) => scaled(text, &UNITS).and_then(|bytes| bytes.try_into().ok()),
+            other => {
+                return Err(format!("expected a size such as \"64MiB\", found {}", kind(other)));
+            }
+        };
+        match bytes {
+            Some(bytes) if bytes >= min => Ok(bytes),
+            Some(bytes) => Err(format!("{bytes} bytes are too few; at least {min} are needed")),
+            None => Err(format!("{} is not a size; write it like 64MiB or 4GiB", said.value())),
+        }
+    }
+}
+
+/// A bare number means seconds.
+pub(super) fn duration(max: Duration) -> impl Fn(&Said) -> Result<Duration, String> {
+    const UNITS_MS: [(&str, u64); 5] =
+        [("", 1_000), ("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000)];
+    move |said| {
+        let ms = match said.value() {
+            Value::Integer(number) => {
+                u64::try_from(*number).ok().and_then(|seconds| seconds.checked_mul(1_000))
+            }
+            Value::String(text) => scaled(text, &UNITS_MS),
+            other => return Err(format!("expected a time such as \"30s\", found {}", kind(other))),
+        };
+        match ms.map(Duration::from_millis) {
+            Some(duration) if duration <= max => Ok(duration),
+            Some(_) => Err(format!("{} is too long; at most {max:?}", said.value())),
+            None => Err(format!("{} is not a time; write it like 500ms, 30s or 10m", said.value())),
+        }
+    }
+}
+
+/// True for JSON.
+pub(super) fn log_format(said: &Said) -> Result<bool, String> {
+    match text(said)? {
+        "text" => Ok(false),
+        "json" => Ok(true),
+        other => Err(format!("{other:?} is not a log format; it is text or json")),
+    }
+}
+
+pub(super) fn log_filter(said: &Said) -> Result<String, String> {
+    let text = text(said)?;
+    EnvFilter::builder().parse(text).map_err(|error| {
+        format!("{text:?} is not a log filter ({error}); write it like info or info,stead=debug")
+    })?;
+    Ok(text.to_owned())
+}
+
+fn text(said: &Said) -> Result<&str, String> {
+    said.text().ok_or_else(|| format!("expected a text, found {}", kind(said.value())))
+}
+
+fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::String(_) => "a text",
+        Value::Integer(_) | Value::Float(_) => "a number",
+        Value::Boolean(_) => "true or false",
+        Value::Datetime(_) => "a date",
+        Value::Array(_) => "a list",
+        Value::Table(_) => "a table",
+    }
+}
+
+/// A whole number times the value of the unit behind it.
+fn scaled(text: &str, units: &[(&str, u64)]) -> Option<u64> {
+    let text = text.trim();
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '_').unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let number: u64 = number.replace('_', "").parse().ok()?;
+    let unit = unit.trim().to_lowercase();
+    let (_, scale) = units.iter().find(|(name, _)| *name == unit)?;
+    number.checked_mul(*scale)
+}
