@@ -5,6 +5,7 @@ pub mod descriptor;
 pub mod key;
 pub mod live;
 pub mod plan;
+pub mod shape;
 pub mod validate;
 mod wire;
 
@@ -12,3 +13,4 @@ pub use deploy::{DeployError, DeployRequest, Registry, Upload};
 pub use key::{KeyError, KeyReader};
 pub use live::{Kind, Live, Method, Module, Service};
 pub use plan::{Action, Change, Plan, TypeName};
+pub use shape::Shape;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use prost_reflect::{DescriptorPool, MethodDescriptor};
 
 use crate::registry::key::KeyReader;
+use crate::registry::shape::Shape;
 use crate::wasm::{Component, InstanceLimits};
 use crate::words::{Digest, JournalName, Revision, ServiceName};
 
@@ -72,6 +73,8 @@ pub struct Method {
     pub descriptor: MethodDescriptor,
     /// Finds the entity key in the request's binary encoding.
     pub key: KeyReader,
+    /// Tells whether a reply of the guest can be decoded: `Shape::of(&descriptor.output())`.
+    pub response: Shape,
 }
 
 impl Live {

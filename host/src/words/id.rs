@@ -13,6 +13,11 @@ macro_rules! name {
             pub fn as_str(&self) -> &str {
                 &self.0
             }
+
+            /// The shared text itself, for metric labels.
+            pub fn to_arc(&self) -> Arc<str> {
+                self.0.clone()
+            }
         }
 
         impl std::borrow::Borrow<str> for $name {

@@ -73,6 +73,14 @@ pub const HOT_BYTES_DEFAULT: usize = 4 * 1024 * MIB;
 /// What an operator may ask for.
 pub const HOT_ENTITIES_MAX: usize = 1_000_000;
 pub const HOT_BYTES_MIN: usize = MIB;
+/// What a hot entity counts against the budget before its memory grows (measured: about 29 KiB).
+pub const HOT_ENTITY_BYTES: usize = 32 * KIB;
+pub const PASSIVATION_TICK: Duration = Duration::from_millis(50);
+/// Every so many ticks, actors without an instance are forgotten.
+pub const FORGET_EVERY_TICKS: u64 = 200;
+/// Residents that one activation looks at when it has to make room.
+pub const EVICTION_STEPS_MAX: usize = 256;
+pub const ENTITY_MAP_SHARDS: usize = 64;
 /// Crashes kept for `stead entity get`, over all entities.
 pub const CRASH_REPORTS_MAX: usize = 1_000;
 pub const CRASH_REPORT_BYTES_MAX: usize = 8 * KIB;

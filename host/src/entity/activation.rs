@@ -1,0 +1,261 @@
+//! Activation: from the journal to an instance.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use crate::entity::actor::{Actor, Hot, Running};
+use crate::entity::crash::{CrashReport, backoff};
+use crate::entity::house::House;
+use crate::journal::{Loaded, StoreError};
+use crate::registry::Service;
+use crate::wasm::{Failure, Instance};
+use crate::words::clock::Instant;
+use crate::words::telemetry::{CrashLabels, TypeLabels};
+use crate::words::{Address, Message, Seq, Status, clock, limits};
+
+/// Why there is no instance, and when to try again.
+pub(super) struct Down {
+    pub(super) status: Status,
+    pub(super) failures: u32,
+    /// None: at once.
+    pub(super) retry_at: Option<Instant>,
+}
+
+/// Why a fold did not give an instance.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum FoldError {
+    #[error("{0}")]
+    Guest(#[from] Failure),
+    #[error("{0}")]
+    Store(#[from] StoreError),
+    #[error("event {expected} is missing")]
+    Gap { expected: Seq },
+}
+
+pub(super) struct Folded {
+    pub(super) instance: Instance,
+    pub(super) seq: Seq,
+    pub(super) replayed: u64,
+    pub(super) memory_bytes_at_start: usize,
+}
+
+/// Makes an instance with all that is in the journal.
+pub(super) async fn activate(running: &mut Running) -> Result<Box<Hot>, Down> {
+    let house = running.house.clone();
+    let actor = running.actor.clone();
+    let started = clock::now();
+    let live = house.registry.live();
+    let Some(service) = live.by_journal(&actor.address.journal).cloned() else {
+        return Err(transient(Status::unimplemented(
+            "this entity's type is not deployed any more",
+        )));
+    };
+    // What is on its way to the journal must be seen by the fold. If it failed, that is its callers'
+    // news: the journal tells what is true.
+    if let Some(write) = running.last_write() {
+        let _ = write.wait().await;
+    }
+    let _permit = house.activations.acquire().await.ok();
+    let (share, evicted) = house.residents.admit();
+    for (evicted, hot) in evicted {
+        house.dropped(&evicted, *hot);
+    }
+    let Some(mut share) = share else {
+        return Err(transient(Status::resource_exhausted(
+            "the node has as many entities in memory as it may, and all are busy; try again later",
+        )));
+    };
+    let folded = match fold(&house, &service, &actor.address, None).await {
+        Ok(folded) => folded,
+        Err(error) => return Err(failed(running, &service, error)),
+    };
+    running.activated();
+    house.crashes.recovered(&actor.address);
+    let memory = folded.instance.memory_bytes();
+    let grown = memory.saturating_sub(folded.memory_bytes_at_start);
+    share.resize(limits::HOT_ENTITY_BYTES + grown);
+    note_activation(&house, &actor, &service, &folded, started);
+    Ok(Box::new(Hot {
+        seq: folded.seq,
+        memory_bytes_at_start: folded.memory_bytes_at_start,
+        instance: folded.instance,
+        service,
+        revision: live.revision,
+        last_write: None,
+        pending_receipts: Vec::new(),
+        share,
+    }))
+}
+
+fn note_activation(
+    house: &House,
+    actor: &Arc<Actor>,
+    service: &Service,
+    folded: &Folded,
+    started: Instant,
+) {
+    actor.seq.store(folded.seq.0, Ordering::Relaxed);
+    actor.memory_bytes.store(folded.instance.memory_bytes(), Ordering::Relaxed);
+    *actor.used_at.lock() = clock::now();
+    actor.touched.store(true, Ordering::Relaxed);
+    house.residents.enter(actor, service.passivate_after);
+    let labels = TypeLabels { service: service.name.to_arc() };
+    let metrics = &house.metrics;
+    metrics.activations.get_or_create(&labels).inc();
+    metrics.replayed_events.get_or_create(&labels).inc_by(folded.replayed);
+    metrics
+        .activation_seconds
+        .get_or_create(&labels)
+        .observe((clock::now() - started).as_secs_f64());
+    tracing::debug!(
+        address = %actor.address, seq = %folded.seq, replayed = folded.replayed, "activated"
+    );
+}
+
+fn transient(status: Status) -> Down {
+    Down { status, failures: 0, retry_at: None }
+}
+
+/// Records a failed activation, and says when to try again.
+fn failed(running: &Running, service: &Service, error: FoldError) -> Down {
+    let address = &running.actor.address;
+    let failure = match error {
+        FoldError::Guest(Failure::NoRoom { reason }) => {
+            tracing::warn!(%address, reason, "no room to activate an entity");
+            return transient(Status::unavailable(
+                "the node has no room for another instance; try again later",
+            ));
+        }
+        FoldError::Guest(failure) => failure,
+        FoldError::Store(error @ (StoreError::Read { .. } | StoreError::Poisoned { .. })) => {
+            tracing::error!(%address, %error, "cannot activate an entity");
+            return transient(Status::unavailable("the journal cannot be read; a retry is safe"));
+        }
+        FoldError::Store(error) => {
+            tracing::error!(%address, %error, "an entity's journal is damaged");
+            return damaged(running, &error.to_string());
+        }
+        FoldError::Gap { expected } => {
+            tracing::error!(%address, %expected, "an entity's journal has a gap");
+            return damaged(running, &format!("event {expected} is missing"));
+        }
+    };
+    let failures = running.failures() + 1;
+    let wait = backoff(failures);
+    let report = CrashReport {
+        consecutive: failures,
+        retry_at_ms: Some(clock::unix_ms() + wait.as_millis() as u64),
+        ..CrashReport::of(&failure, "activation".into())
+    };
+    tracing::warn!(
+        %address, what = report.what, reason = report.reason, failures, ?wait,
+        "an entity could not be activated"
+    );
+    let labels = CrashLabels { service: service.name.to_arc(), what: report.what };
+    running.house.metrics.crashes.get_or_create(&labels).inc();
+    let status = Status::unavailable(format!(
+        "the entity cannot be activated ({}, {} times in a row); the next try is within {} ms, and \
+         `stead entity get` shows why",
+        report.what,
+        failures,
+        wait.as_millis()
+    ));
+    running.house.crashes.record(address, report);
+    Down { status, failures, retry_at: Some(clock::now() + wait) }
+}
+
+fn damaged(running: &Running, reason: &str) -> Down {
+    let failures = running.failures() + 1;
+    let wait = backoff(failures);
+    let report = CrashReport {
+        consecutive: failures,
+        retry_at_ms: Some(clock::unix_ms() + wait.as_millis() as u64),
+        ..CrashReport::of(
+            &Failure::Refused { what: "journal", reason: reason.to_owned() },
+            "activation".into(),
+        )
+    };
+    running.house.crashes.record(&running.actor.address, report);
+    let status = Status::data_loss("the entity's journal is damaged; restore it from a backup");
+    Down { status, failures, retry_at: Some(clock::now() + wait) }
+}
+
+/// Folds an entity's events up to and including `at` (all, if none) in a fresh instance.
+///
+/// A snapshot that the guest cannot read is left aside: the events alone give the same state.
+pub(super) async fn fold(
+    house: &House,
+    service: &Arc<Service>,
+    address: &Address,
+    at: Option<Seq>,
+) -> Result<Folded, FoldError> {
+    let loaded = house.journal.load(address, at).await?;
+    let until = at.unwrap_or(loaded.seq).min(loaded.seq);
+    let Some(snapshot) = loaded.snapshot.clone() else {
+        return replay(house, service, address, loaded, until).await;
+    };
+    let fresh = Loaded { snapshot: None, seq: loaded.seq };
+    match replay(house, service, address, loaded, until).await {
+        Err(FoldError::Guest(Failure::Refused { what, reason })) if what == RESTORE => {
+            tracing::warn!(
+                %address, seq = %snapshot.seq, reason,
+                "the snapshot cannot be read by this module; replaying every event"
+            );
+            replay(house, service, address, fresh, until).await
+        }
+        other => other,
+    }
+}
+
+/// How [`Instance::restore`] names what the guest refused.
+const RESTORE: &str = "snapshot";
+
+async fn replay(
+    house: &House,
+    service: &Arc<Service>,
+    address: &Address,
+    loaded: Loaded,
+    until: Seq,
+) -> Result<Folded, FoldError> {
+    let mut instance = service.module.component.instantiate(
+        service.name.as_str(),
+        address.id.as_str(),
+        service.limits,
+    )?;
+    let memory_bytes_at_start = instance.memory_bytes();
+    let mut seq = Seq::ZERO;
+    if let Some(snapshot) = loaded.snapshot {
+        instance.restore(&snapshot.state)?;
+        seq = snapshot.seq;
+    }
+    let mut replayed = 0;
+    let mut batch: Vec<Message> = Vec::new();
+    while seq < until {
+        let page = house
+            .journal
+            .events(
+                address,
+                Seq(seq.0 + 1),
+                limits::REPLAY_BATCH_EVENTS,
+                limits::REPLAY_BATCH_BYTES,
+            )
+            .await?;
+        batch.clear();
+        for stored in page.events {
+            if seq == until {
+                break;
+            }
+            if stored.seq != Seq(seq.0 + 1) {
+                return Err(FoldError::Gap { expected: Seq(seq.0 + 1) });
+            }
+            seq = stored.seq;
+            batch.push(stored.event);
+        }
+        if batch.is_empty() {
+            return Err(FoldError::Gap { expected: Seq(seq.0 + 1) });
+        }
+        instance.apply(&batch)?;
+        replayed += batch.len() as u64;
+    }
+    Ok(Folded { instance, seq, replayed, memory_bytes_at_start })
+}

@@ -1,0 +1,372 @@
+//! The house: every entity of this node.
+
+use std::collections::HashMap;
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::sync::{Notify, Semaphore};
+
+use crate::entity::actor::{Actor, Answer, Hot, Offer};
+use crate::entity::crash::{CrashReport, Crashes};
+use crate::entity::residents::Residents;
+use crate::entity::{EntitiesConfig, HotEntity, Request};
+use crate::journal::{AppendError, Journal};
+use crate::registry::{KeyError, Registry};
+use crate::words::telemetry::{CommandLabels, Metrics, TypeLabels};
+use crate::words::{Address, JournalName, Seq, Status, clock, limits};
+
+/// Every entity of this node. Cheap to clone.
+#[derive(Clone)]
+pub struct Entities {
+    pub(super) house: Arc<House>,
+}
+
+pub(super) struct House {
+    pub(super) registry: Registry,
+    pub(super) journal: Journal,
+    pub(super) metrics: Metrics,
+    pub(super) crashes: Crashes,
+    pub(super) residents: Arc<Residents>,
+    pub(super) activations: Semaphore,
+    actors: Vec<Mutex<HashMap<Address, Arc<Actor>>>>,
+    hasher: RandomState,
+    seeds: AtomicU64,
+    in_flight: AtomicUsize,
+    bytes_in_flight: AtomicUsize,
+    draining: AtomicBool,
+    empty: Notify,
+}
+
+impl Entities {
+    /// Starts the tasks that passivate idle entities and switch them to new modules.
+    pub fn new(
+        registry: Registry,
+        journal: Journal,
+        metrics: Metrics,
+        config: EntitiesConfig,
+    ) -> Self {
+        let hasher = RandomState::new();
+        let house = Arc::new(House {
+            residents: Residents::new(config, metrics.clone()),
+            registry,
+            journal,
+            metrics,
+            crashes: Crashes::default(),
+            activations: Semaphore::new(limits::ACTIVATIONS_AT_ONCE_MAX),
+            actors: (0..limits::ENTITY_MAP_SHARDS).map(|_| Mutex::default()).collect(),
+            seeds: AtomicU64::new(hasher.hash_one(clock::unix_ms())),
+            hasher,
+            in_flight: AtomicUsize::new(0),
+            bytes_in_flight: AtomicUsize::new(0),
+            draining: AtomicBool::new(false),
+            empty: Notify::new(),
+        });
+        tokio::spawn(passivate_idle(Arc::downgrade(&house)));
+        tokio::spawn(follow_deployments(Arc::downgrade(&house), house.registry.watch()));
+        Self { house }
+    }
+
+    /// Runs a command and returns the serialized reply once everything that it saw is durable.
+    ///
+    /// Dropping the future does not undo anything: a command that is running or queued for the
+    /// journal takes effect, one that still waits for its turn is skipped.
+    pub async fn call(&self, request: Request) -> Result<Bytes, Status> {
+        let started = clock::now();
+        let service = request.service.name.to_arc();
+        let method = request.method.name.clone();
+        let result = self.house.call(request).await;
+        let metrics = &self.house.metrics;
+        let label = result.as_ref().map_or_else(|status| status.code.name(), |_| "ok");
+        metrics
+            .command_seconds
+            .get_or_create(&TypeLabels { service: service.clone() })
+            .observe((clock::now() - started).as_secs_f64());
+        metrics.commands.get_or_create(&CommandLabels { service, method, result: label }).inc();
+        result
+    }
+
+    /// Hot entities in the order of their addresses, after `after`.
+    pub fn hot(
+        &self,
+        journal: Option<&JournalName>,
+        id_prefix: &str,
+        after: Option<&Address>,
+        limit: usize,
+    ) -> Vec<HotEntity> {
+        let mut found: Vec<Arc<Actor>> = Vec::new();
+        for shard in &self.house.actors {
+            let shard = shard.lock();
+            found.extend(
+                shard
+                    .values()
+                    .filter(|actor| {
+                        let address = &actor.address;
+                        journal.is_none_or(|journal| address.journal == *journal)
+                            && address.id.as_str().starts_with(id_prefix)
+                            && after.is_none_or(|after| address > after)
+                    })
+                    .cloned(),
+            );
+        }
+        found.sort_unstable_by(|a, b| a.address.cmp(&b.address));
+        found
+            .iter()
+            .filter(|actor| actor.is_hot())
+            .take(limit)
+            .map(|actor| describe(actor))
+            .collect()
+    }
+
+    pub fn hot_one(&self, address: &Address) -> Option<HotEntity> {
+        let actor = self.house.find(address)?;
+        actor.is_hot().then(|| describe(&actor))
+    }
+
+    pub fn hot_count(&self) -> usize {
+        self.house.residents.count()
+    }
+
+    pub fn crash(&self, address: &Address) -> Option<CrashReport> {
+        self.house.crashes.get(address)
+    }
+
+    /// Drops the instance; if a turn runs, once it has ended. False if it was not hot.
+    pub async fn passivate(&self, address: &Address) -> bool {
+        let Some(actor) = self.house.find(address) else { return false };
+        if let Some(hot) = actor.evict(None) {
+            self.house.dropped(&actor, *hot);
+            return true;
+        }
+        let hot = actor.is_hot();
+        actor.retire();
+        hot
+    }
+
+    /// Refuses new commands with UNAVAILABLE, lets queued ones end, and returns when all have been
+    /// answered, which they are not before their writes are durable.
+    pub async fn drain(&self) {
+        self.house.draining.store(true, Ordering::SeqCst);
+        loop {
+            let empty = self.house.empty.notified();
+            if self.house.in_flight.load(Ordering::SeqCst) == 0 {
+                return;
+            }
+            empty.await;
+        }
+    }
+}
+
+fn describe(actor: &Actor) -> HotEntity {
+    HotEntity {
+        journal: actor.address.journal.clone(),
+        id: actor.address.id.clone(),
+        seq: Seq(actor.seq.load(Ordering::Relaxed)),
+        memory_bytes: actor.memory_bytes.load(Ordering::Relaxed),
+        idle: clock::now() - *actor.used_at.lock(),
+        queued: actor.queued(),
+    }
+}
+
+impl House {
+    async fn call(self: &Arc<Self>, request: Request) -> Result<Bytes, Status> {
+        let _guest = self.admit(request.payload.len())?;
+        let id = request.method.key.read(&request.payload).map_err(|error| key_status(&error))?;
+        let address = Address { journal: request.service.journal.clone(), id };
+        let live = self.registry.live().revision;
+        let answer = loop {
+            match self.actor(&address).offer(self, &request, live) {
+                Offer::Run(mut running) => break running.turn(&request),
+                Offer::Queued(answer) => break self.wait_for(answer, &request).await?,
+                Offer::Refused(status) => return Err(status),
+                Offer::Gone => {}
+            }
+        };
+        if let Some(commit) = answer.hold {
+            let outcome = match commit.outcome() {
+                Some(outcome) => outcome,
+                None => tokio::time::timeout_at(request.deadline, commit.wait()).await.map_err(
+                    |_| {
+                        Status::deadline_exceeded(
+                            "the deadline passed before the journal had answered; the command may \
+                             take effect, so retry it with an idempotency key",
+                        )
+                    },
+                )?,
+            };
+            outcome.map_err(|error| append_status(&error))?;
+        }
+        answer.result
+    }
+
+    async fn wait_for(
+        &self,
+        answer: tokio::sync::oneshot::Receiver<Answer>,
+        request: &Request,
+    ) -> Result<Answer, Status> {
+        match tokio::time::timeout_at(request.deadline, answer).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(_)) => Err(Status::unavailable("the node is stopping; a retry is safe")),
+            Err(_) => Err(Status::deadline_exceeded(
+                "the deadline passed before the command had its turn; it is skipped unless it is \
+                 running already",
+            )),
+        }
+    }
+
+    /// Counts a command in, within the bounds of the house.
+    fn admit(self: &Arc<Self>, bytes: usize) -> Result<Guest, Status> {
+        let commands = self.in_flight.fetch_add(1, Ordering::SeqCst) + 1;
+        let total = self.bytes_in_flight.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        self.metrics.commands_in_flight.inc();
+        let guest = Guest { house: self.clone(), bytes };
+        if self.draining.load(Ordering::SeqCst) {
+            return Err(Status::unavailable("the node is stopping; a retry is safe"));
+        }
+        if commands > limits::COMMANDS_IN_FLIGHT_MAX || total > limits::COMMAND_BYTES_IN_FLIGHT_MAX
+        {
+            return Err(Status::resource_exhausted(
+                "the node has as many commands in hand as it may; try again later",
+            ));
+        }
+        Ok(guest)
+    }
+
+    fn shard(&self, address: &Address) -> &Mutex<HashMap<Address, Arc<Actor>>> {
+        let hash = self.hasher.hash_one(address) as usize;
+        &self.actors[hash % self.actors.len()]
+    }
+
+    fn find(&self, address: &Address) -> Option<Arc<Actor>> {
+        self.shard(address).lock().get(address).cloned()
+    }
+
+    fn actor(&self, address: &Address) -> Arc<Actor> {
+        let mut shard = self.shard(address).lock();
+        if let Some(actor) = shard.get(address) {
+            return actor.clone();
+        }
+        let actor = Arc::new(Actor::new(address.clone()));
+        shard.insert(address.clone(), actor.clone());
+        actor
+    }
+
+    /// An instance was taken out of its actor: drops it and forgets the actor.
+    pub(super) fn dropped(&self, actor: &Arc<Actor>, hot: Hot) {
+        let service = hot.service.name.to_arc();
+        drop(hot);
+        self.metrics.passivations.get_or_create(&TypeLabels { service }).inc();
+        self.forget(actor);
+    }
+
+    fn forget(&self, actor: &Arc<Actor>) {
+        let mut shard = self.shard(&actor.address).lock();
+        if actor.bury() {
+            shard.remove(&actor.address);
+        }
+    }
+
+    /// A fresh seed for a guest's randomness (SplitMix64, Steele et al. 2014).
+    pub(super) fn seed(&self) -> u64 {
+        let mut z = self.seeds.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed);
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    fn all(&self) -> Vec<Arc<Actor>> {
+        self.actors
+            .iter()
+            .flat_map(|shard| shard.lock().values().cloned().collect::<Vec<_>>())
+            .collect()
+    }
+}
+
+/// A command in the house.
+struct Guest {
+    house: Arc<House>,
+    bytes: usize,
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        self.house.bytes_in_flight.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.house.metrics.commands_in_flight.dec();
+        if self.house.in_flight.fetch_sub(1, Ordering::SeqCst) == 1 {
+            self.house.empty.notify_waiters();
+        }
+    }
+}
+
+/// Drops idle instances, and forgets actors that came to nothing.
+async fn passivate_idle(house: std::sync::Weak<House>) {
+    let mut tick = tokio::time::interval(limits::PASSIVATION_TICK);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut ticks = 0_u64;
+    loop {
+        tick.tick().await;
+        let Some(house) = house.upgrade() else { return };
+        for (actor, hot) in house.residents.idle() {
+            match hot {
+                Some(hot) => house.dropped(&actor, *hot),
+                None => house.forget(&actor),
+            }
+        }
+        ticks += 1;
+        if ticks.is_multiple_of(limits::FORGET_EVERY_TICKS) {
+            for actor in house.all() {
+                if !actor.is_hot() {
+                    house.forget(&actor);
+                }
+            }
+        }
+    }
+}
+
+/// Drops idle instances whose module is not the live one any more. Busy ones follow by themselves,
+/// before their next turn.
+async fn follow_deployments(
+    house: std::sync::Weak<House>,
+    mut revision: tokio::sync::watch::Receiver<crate::words::Revision>,
+) {
+    while revision.changed().await.is_ok() {
+        let Some(house) = house.upgrade() else { return };
+        let live = house.registry.live();
+        for actor in house.all() {
+            let Some(service) = actor.service_at_rest() else { continue };
+            let same = live
+                .by_journal(&actor.address.journal)
+                .is_some_and(|now| now.module.digest == service.module.digest);
+            if !same && let Some(hot) = actor.evict(None) {
+                house.dropped(&actor, *hot);
+            }
+        }
+    }
+}
+
+fn key_status(error: &KeyError) -> Status {
+    Status::invalid_argument(error.to_string())
+}
+
+fn append_status(error: &AppendError) -> Status {
+    match error {
+        AppendError::Conflict => Status::aborted(
+            "a write that this answer depends on was not stored; nothing was changed, and a retry \
+             is safe",
+        ),
+        AppendError::Full => Status::resource_exhausted(
+            "the journal's disk is full; nothing was stored, and a retry is safe once there is space",
+        ),
+        AppendError::Unknown { .. } => Status::new(
+            crate::words::Code::Unknown,
+            "the journal failed in the middle of a commit; the command may have been stored, so \
+             retry it only with its idempotency key",
+        ),
+        AppendError::Stopped { .. } => {
+            Status::unavailable("the journal has stopped; nothing was stored, and a retry is safe")
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! Looking at entities without touching them: events, and the state at any time.
+
+use std::sync::Arc;
+
+use crate::entity::activation::{self, FoldError};
+use crate::entity::house::Entities;
+use crate::journal::{Journal, StoreError, StoredEvent};
+use crate::registry::Service;
+use crate::words::{Address, EntityId, Message, Seq, Status, limits};
+
+/// The state of an entity at some sequence number, folded in a fresh instance.
+#[derive(Clone, Debug)]
+pub struct StateAt {
+    pub seq: Seq,
+    /// None if the guest has no snapshot to give.
+    pub state: Option<Message>,
+}
+
+impl Entities {
+    /// Folds the journal up to and including `at` (all of it, if none) in a fresh instance. The hot
+    /// instance, if there is one, is not touched.
+    pub async fn state(
+        &self,
+        service: &Arc<Service>,
+        id: &EntityId,
+        at: Option<Seq>,
+    ) -> Result<StateAt, Status> {
+        let address = Address { journal: service.journal.clone(), id: id.clone() };
+        let _permit = self.house.activations.acquire().await.ok();
+        let mut folded = activation::fold(&self.house, service, &address, at)
+            .await
+            .map_err(|error| fold_status(&error))?;
+        if let Some(at) = at
+            && folded.seq < at
+        {
+            return Err(Status::new(
+                crate::words::Code::OutOfRange,
+                format!("the entity has {} events; there is no state at {at}", folded.seq),
+            ));
+        }
+        let state = folded.instance.snapshot().map_err(|failure| {
+            Status::failed_precondition(format!("snapshot failed: {failure}"))
+        })?;
+        Ok(StateAt { seq: folded.seq, state })
+    }
+}
+
+/// Reads events from `from` on, a page at a time; says whether there are more.
+pub async fn events(
+    journal: &Journal,
+    address: &Address,
+    from: Seq,
+    limit: usize,
+) -> Result<(Vec<StoredEvent>, bool), Status> {
+    let page = journal
+        .events(address, from, limit.min(limits::LIST_PAGE_MAX), limits::BODY_BYTES_MAX)
+        .await
+        .map_err(|error| store_status(&error))?;
+    Ok((page.events, page.more))
+}
+
+fn fold_status(error: &FoldError) -> Status {
+    match error {
+        FoldError::Guest(failure) => {
+            Status::failed_precondition(format!("the events cannot be folded: {failure}"))
+        }
+        FoldError::Store(error) => store_status(error),
+        FoldError::Gap { expected } => Status::data_loss(format!("event {expected} is missing")),
+    }
+}
+
+fn store_status(error: &StoreError) -> Status {
+    match error {
+        StoreError::Corrupt { .. } => Status::data_loss(error.to_string()),
+        StoreError::Conflict { .. }
+        | StoreError::Poisoned { .. }
+        | StoreError::Full { .. }
+        | StoreError::Read { .. } => Status::unavailable(error.to_string()),
+    }
+}

@@ -1,0 +1,59 @@
+//! The task that works through a mailbox.
+
+use crate::entity::activation;
+use crate::entity::actor::Running;
+use crate::entity::receipts;
+use crate::words::limits;
+
+/// Runs turns until the mailbox is empty.
+pub(super) async fn work(mut running: Running) {
+    let mut turns = 0;
+    while let Some(envelope) = running.next() {
+        if envelope.answer.is_closed() {
+            continue;
+        }
+        drop_outdated(&mut running);
+        if running.hot.is_none() {
+            match activation::activate(&mut running).await {
+                Ok(hot) => running.hot = Some(hot),
+                Err(down) => {
+                    // A caller that went away wants no answer, here and below.
+                    let _ = envelope.answer.send(down.status.clone().into());
+                    running.give_up(down.failures, down.retry_at, down.status);
+                    return;
+                }
+            }
+        }
+        let answer = match receipts::look_up(&mut running, &envelope.request).await {
+            Some(answer) => answer,
+            None => running.turn(&envelope.request),
+        };
+        let _ = envelope.answer.send(answer);
+        turns += 1;
+        if turns % limits::TURNS_PER_RUN_MAX == 0 {
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+/// Drops an instance that must not run another turn: someone asked for it, a write of it was not
+/// stored, or its module is not the live one any more.
+fn drop_outdated(running: &mut Running) {
+    let retire = running.take_retire();
+    let Some(hot) = running.hot.as_mut() else { return };
+    let live = running.house.registry.live();
+    if hot.revision != live.revision {
+        let same = live
+            .by_journal(&running.actor.address.journal)
+            .is_some_and(|service| service.module.digest == hot.service.module.digest);
+        if same {
+            hot.revision = live.revision;
+        } else {
+            running.hot = None;
+            return;
+        }
+    }
+    if retire || running.hot.as_ref().is_some_and(|hot| hot.is_spoilt()) {
+        running.hot = None;
+    }
+}

@@ -1,0 +1,275 @@
+//! The shape of a message type: enough to tell in one pass whether bytes are a valid encoding of it.
+//!
+//! A reply of a guest is checked before anything of its command is stored, so that no client gets
+//! bytes that it cannot decode. Nothing is decoded or copied.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use prost_reflect::{Kind, MessageDescriptor};
+
+/// Protobuf's own bound on nesting.
+const DEPTH_MAX: usize = 100;
+
+/// Cheap to clone.
+#[derive(Clone)]
+pub struct Shape {
+    messages: Arc<[Fields]>,
+    name: Arc<str>,
+}
+
+/// Sorted by number.
+type Fields = Vec<(u32, Field)>;
+
+#[derive(Clone, Copy)]
+struct Field {
+    wire: Wire,
+    repeated: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Wire {
+    Varint,
+    Fixed64,
+    Fixed32,
+    Bytes,
+    Text,
+    Message(usize),
+    Group(usize),
+}
+
+impl Shape {
+    pub fn of(descriptor: &MessageDescriptor) -> Self {
+        let mut builder = Builder::default();
+        builder.message(descriptor);
+        Self { messages: builder.messages.into(), name: descriptor.full_name().into() }
+    }
+
+    /// Whether `bytes` decode; if not, why.
+    pub fn check(&self, bytes: &[u8]) -> Result<(), String> {
+        let mut rest = bytes;
+        self.fields(&mut rest, 0, None, 0)
+            .map_err(|reason| format!("the reply is not a valid {}: {reason}", self.name))
+    }
+
+    fn fields(
+        &self,
+        rest: &mut &[u8],
+        message: usize,
+        group: Option<u32>,
+        depth: usize,
+    ) -> Result<(), &'static str> {
+        if depth > DEPTH_MAX {
+            return Err("it is nested too deeply");
+        }
+        let fields = &self.messages[message];
+        while !rest.is_empty() {
+            let tag = varint(rest)?;
+            let number = u32::try_from(tag >> 3).map_err(|_| "a field number is too large")?;
+            if number == 0 {
+                return Err("a field number is 0");
+            }
+            let wire = (tag & 7) as u8;
+            if wire == 4 {
+                return if group == Some(number) { Ok(()) } else { Err("a group ends twice") };
+            }
+            match fields.binary_search_by_key(&number, |field| field.0) {
+                Ok(at) => self.known(rest, fields[at].1, number, wire, depth)?,
+                Err(_) => skip(rest, number, wire, depth)?,
+            }
+        }
+        if group.is_some() { Err("a group does not end") } else { Ok(()) }
+    }
+
+    fn known(
+        &self,
+        rest: &mut &[u8],
+        field: Field,
+        number: u32,
+        wire: u8,
+        depth: usize,
+    ) -> Result<(), &'static str> {
+        match (field.wire, wire) {
+            (Wire::Varint, 0) => varint(rest).map(drop),
+            (Wire::Fixed64, 1) => take(rest, 8).map(drop),
+            (Wire::Fixed32, 5) => take(rest, 4).map(drop),
+            (Wire::Bytes, 2) => delimited(rest).map(drop),
+            (Wire::Text, 2) => match std::str::from_utf8(delimited(rest)?) {
+                Ok(_) => Ok(()),
+                Err(_) => Err("a string is not UTF-8"),
+            },
+            (Wire::Message(message), 2) => {
+                let mut inner = delimited(rest)?;
+                self.fields(&mut inner, message, None, depth + 1)
+            }
+            (Wire::Group(message), 3) => self.fields(rest, message, Some(number), depth + 1),
+            (Wire::Varint, 2) if field.repeated => {
+                let mut packed = delimited(rest)?;
+                while !packed.is_empty() {
+                    varint(&mut packed)?;
+                }
+                Ok(())
+            }
+            (Wire::Fixed64, 2) if field.repeated => whole(delimited(rest)?, 8),
+            (Wire::Fixed32, 2) if field.repeated => whole(delimited(rest)?, 4),
+            (
+                Wire::Varint
+                | Wire::Fixed64
+                | Wire::Fixed32
+                | Wire::Bytes
+                | Wire::Text
+                | Wire::Message(_)
+                | Wire::Group(_),
+                _,
+            ) => Err("a field has the wrong wire type"),
+        }
+    }
+}
+
+#[derive(Default)]
+struct Builder {
+    messages: Vec<Fields>,
+    known: HashMap<String, usize>,
+}
+
+impl Builder {
+    fn message(&mut self, descriptor: &MessageDescriptor) -> usize {
+        if let Some(index) = self.known.get(descriptor.full_name()) {
+            return *index;
+        }
+        let index = self.messages.len();
+        self.known.insert(descriptor.full_name().to_owned(), index);
+        self.messages.push(Vec::new());
+        let mut fields: Fields = descriptor
+            .fields()
+            .map(|field| {
+                let wire = match field.kind() {
+                    Kind::Message(inner) if field.is_group() => Wire::Group(self.message(&inner)),
+                    Kind::Message(inner) => Wire::Message(self.message(&inner)),
+                    Kind::String => Wire::Text,
+                    Kind::Bytes => Wire::Bytes,
+                    Kind::Double | Kind::Fixed64 | Kind::Sfixed64 => Wire::Fixed64,
+                    Kind::Float | Kind::Fixed32 | Kind::Sfixed32 => Wire::Fixed32,
+                    Kind::Int32
+                    | Kind::Int64
+                    | Kind::Uint32
+                    | Kind::Uint64
+                    | Kind::Sint32
+                    | Kind::Sint64
+                    | Kind::Bool
+                    | Kind::Enum(_) => Wire::Varint,
+                };
+                (field.number(), Field { wire, repeated: field.is_list() })
+            })
+            .collect();
+        fields.sort_unstable_by_key(|field| field.0);
+        self.messages[index] = fields;
+        index
+    }
+}
+
+fn skip(rest: &mut &[u8], number: u32, wire: u8, depth: usize) -> Result<(), &'static str> {
+    if depth > DEPTH_MAX {
+        return Err("it is nested too deeply");
+    }
+    match wire {
+        0 => varint(rest).map(drop),
+        1 => take(rest, 8).map(drop),
+        2 => delimited(rest).map(drop),
+        3 => loop {
+            let tag = varint(rest)?;
+            let inner = u32::try_from(tag >> 3).map_err(|_| "a field number is too large")?;
+            match (tag & 7) as u8 {
+                4 if inner == number => return Ok(()),
+                4 => return Err("a group ends twice"),
+                wire => skip(rest, inner, wire, depth + 1)?,
+            }
+        },
+        5 => take(rest, 4).map(drop),
+        _ => Err("a wire type is unknown"),
+    }
+}
+
+fn varint(rest: &mut &[u8]) -> Result<u64, &'static str> {
+    let mut value = 0_u64;
+    for (index, byte) in rest.iter().enumerate().take(10) {
+        value |= u64::from(byte & 0x7f) << (7 * index);
+        if byte & 0x80 == 0 {
+            *rest = &rest[index + 1..];
+            return Ok(value);
+        }
+    }
+    Err("a number does not end")
+}
+
+fn take<'a>(rest: &mut &'a [u8], bytes: usize) -> Result<&'a [u8], &'static str> {
+    let (taken, left) = rest.split_at_checked(bytes).ok_or("it ends in the middle of a field")?;
+    *rest = left;
+    Ok(taken)
+}
+
+fn delimited<'a>(rest: &mut &'a [u8]) -> Result<&'a [u8], &'static str> {
+    let bytes = usize::try_from(varint(rest)?).map_err(|_| "a length is too large")?;
+    take(rest, bytes)
+}
+
+fn whole(packed: &[u8], width: usize) -> Result<(), &'static str> {
+    if packed.len().is_multiple_of(width) { Ok(()) } else { Err("a packed field is cut short") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use prost_reflect::prost::Message as _;
+    use prost_reflect::{DescriptorPool, DynamicMessage};
+
+    /// `google.protobuf.FileDescriptorProto`: nested, recursive, with every kind of field but groups.
+    fn descriptor() -> MessageDescriptor {
+        DescriptorPool::global().get_message_by_name("google.protobuf.FileDescriptorProto").unwrap()
+    }
+
+    fn sample() -> Vec<u8> {
+        descriptor().parent_file().file_descriptor_proto().encode_to_vec()
+    }
+
+    #[test]
+    fn accepts_a_valid_encoding() {
+        Shape::of(&descriptor()).check(&sample()).unwrap();
+    }
+
+    #[test]
+    fn refuses_a_truncated_encoding() {
+        let sample = sample();
+        Shape::of(&descriptor()).check(&sample[..sample.len() - 1]).unwrap_err();
+    }
+
+    #[test]
+    fn refuses_text_that_is_not_utf8() {
+        let error = Shape::of(&descriptor()).check(b"\x0a\x02\xff\xfe").unwrap_err();
+        assert!(error.contains("UTF-8"), "{error}");
+    }
+
+    #[test]
+    fn skips_unknown_fields_and_groups() {
+        // Field 1000: a varint; field 1001: a group with a fixed32 in it.
+        Shape::of(&descriptor())
+            .check(b"\xc0\x3e\x01\xcb\x3e\x0d\x00\x00\x00\x00\xcc\x3e")
+            .unwrap();
+    }
+
+    proptest! {
+        #[test]
+        fn what_it_accepts_can_be_decoded(
+            mut bytes in Just(sample()),
+            at in 0_usize..100_000,
+            flip in 0_u8..=255,
+        ) {
+            let at = at % bytes.len();
+            bytes[at] ^= flip;
+            let accepted = Shape::of(&descriptor()).check(&bytes).is_ok();
+            let decodes = DynamicMessage::decode(descriptor(), &bytes[..]).is_ok();
+            prop_assert!(!accepted || decodes);
+        }
+    }
+}
