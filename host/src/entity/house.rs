@@ -16,8 +16,8 @@ use crate::entity::residents::Residents;
 use crate::entity::{EntitiesConfig, HotEntity, Request};
 use crate::journal::{AppendError, Journal};
 use crate::registry::{KeyError, Registry};
-use crate::words::telemetry::{CommandLabels, Metrics, TypeLabels};
-use crate::words::{Address, JournalName, Seq, Status, clock, limits};
+use crate::words::telemetry::{Metrics, TypeLabels};
+use crate::words::{Address, Code, JournalName, Seq, Status, clock, limits};
 
 /// Every entity of this node. Cheap to clone.
 #[derive(Clone)]
@@ -76,16 +76,13 @@ impl Entities {
     /// journal takes effect, one that still waits for its turn is skipped.
     pub async fn call(&self, request: Request) -> Result<Bytes, Status> {
         let started = clock::now();
-        let service = request.service.name.to_arc();
-        let method = request.method.name.clone();
+        let (service, method) = (request.service.clone(), request.method.clone());
         let result = self.house.call(request).await;
-        let metrics = &self.house.metrics;
-        let label = result.as_ref().map_or_else(|status| status.code.name(), |_| "ok");
-        metrics
-            .command_seconds
-            .get_or_create(&TypeLabels { service: service.clone() })
-            .observe((clock::now() - started).as_secs_f64());
-        metrics.commands.get_or_create(&CommandLabels { service, method, result: label }).inc();
+        let code = result.as_ref().map_or_else(|status| status.code, |_| Code::Ok);
+        method
+            .metrics
+            .get_or_init(|| self.house.metrics.command(&service.name.to_arc(), &method.name))
+            .answered(code, clock::now() - started);
         result
     }
 
@@ -361,7 +358,7 @@ fn append_status(error: &AppendError) -> Status {
             "the journal's disk is full; nothing was stored, and a retry is safe once there is space",
         ),
         AppendError::Unknown { .. } => Status::new(
-            crate::words::Code::Unknown,
+            Code::Unknown,
             "the journal failed in the middle of a commit; the command may have been stored, so \
              retry it only with its idempotency key",
         ),

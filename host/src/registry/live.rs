@@ -1,7 +1,7 @@
 //! What is live: an immutable snapshot that is swapped as a whole when a revision takes effect.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use prost_reflect::{DescriptorPool, MethodDescriptor};
@@ -9,6 +9,7 @@ use prost_reflect::{DescriptorPool, MethodDescriptor};
 use crate::registry::key::KeyReader;
 use crate::registry::shape::Shape;
 use crate::wasm::{Component, InstanceLimits};
+use crate::words::telemetry::CommandMetrics;
 use crate::words::{Digest, JournalName, Revision, ServiceName};
 
 /// One revision, ready to serve. Readers keep the `Arc` for the length of a call.
@@ -75,6 +76,8 @@ pub struct Method {
     pub key: KeyReader,
     /// Tells whether a reply of the guest can be decoded: `Shape::of(&descriptor.output())`.
     pub response: Shape,
+    /// Resolved with the first command.
+    pub metrics: OnceLock<CommandMetrics>,
 }
 
 impl Live {
