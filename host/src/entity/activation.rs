@@ -97,7 +97,6 @@ fn note_activation(
     actor.seq.store(folded.seq.0, Ordering::Relaxed);
     actor.memory_bytes.store(folded.instance.memory_bytes(), Ordering::Relaxed);
     *actor.used_at.lock() = clock::now();
-    actor.touched.store(true, Ordering::Relaxed);
     house.residents.enter(actor, service.passivate_after);
     let labels = TypeLabels { service: service.name.to_arc() };
     let metrics = &house.metrics;

@@ -28,8 +28,6 @@ pub(super) struct Actor {
     pub(super) seq: AtomicU64,
     pub(super) memory_bytes: AtomicUsize,
     pub(super) used_at: Mutex<Instant>,
-    /// Set by each turn, cleared by the eviction's hand as it passes.
-    pub(super) touched: AtomicBool,
     pub(super) place: Place,
 }
 
@@ -127,7 +125,6 @@ impl Actor {
             seq: AtomicU64::new(0),
             memory_bytes: AtomicUsize::new(0),
             used_at: Mutex::new(clock::now()),
-            touched: AtomicBool::new(true),
             place: Place::default(),
         }
     }

@@ -1,14 +1,14 @@
 //! Who is in memory: the account of hot instances, their passivation when idle, and their eviction
 //! when there are too many.
 //!
-//! Eviction follows the CLOCK algorithm (Corbato, 1968), which approximates least recently used: a
-//! hand passes over the residents, spares once those that were used since it last came by, and
-//! takes the first that was not.
+//! Eviction approximates least recently used as Redis does: of a sample of the residents, the one
+//! that was used longest ago goes. The sample is the front of a ring through which all residents
+//! pass.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -106,27 +106,10 @@ impl Residents {
     pub(super) fn admit(self: &Arc<Self>) -> (Option<Share>, Vec<(Arc<Actor>, Box<Hot>)>) {
         let mut evicted = Vec::new();
         let mut freed_bytes = 0;
-        for _ in 0..limits::EVICTION_STEPS_MAX {
-            if !self.is_full(evicted.len(), freed_bytes) {
-                break;
-            }
-            let Some(actor) = self.ring.lock().pop_front() else { break };
-            if actor.touched.swap(false, Ordering::Relaxed) {
-                self.ring.lock().push_back(actor);
-                continue;
-            }
-            match actor.evict(None) {
-                Some(hot) => {
-                    freed_bytes += hot.share.bytes;
-                    actor.place.in_ring.store(false, Ordering::Relaxed);
-                    evicted.push((actor, hot));
-                }
-                None if actor.is_hot() => self.ring.lock().push_back(actor),
-                None => actor.place.in_ring.store(false, Ordering::Relaxed),
-            }
-        }
-        if self.is_full(evicted.len(), freed_bytes) {
-            return (None, evicted);
+        while self.is_full(evicted.len(), freed_bytes) {
+            let Some((actor, hot)) = self.evict_one() else { return (None, evicted) };
+            freed_bytes += hot.share.bytes;
+            evicted.push((actor, hot));
         }
         self.count.fetch_add(1, Ordering::Relaxed);
         self.metrics.hot_entities.inc();
@@ -135,30 +118,54 @@ impl Residents {
         (Some(share), evicted)
     }
 
+    /// Takes out the instance that was used longest ago among a sample of those at rest.
+    fn evict_one(&self) -> Option<(Arc<Actor>, Box<Hot>)> {
+        let mut sample: Vec<Arc<Actor>> = {
+            let mut ring = self.ring.lock();
+            let size = ring.len().min(limits::EVICTION_SAMPLE);
+            ring.drain(..size).collect()
+        };
+        sample.sort_by_key(|actor| *actor.used_at.lock());
+        let victim =
+            sample.iter().find_map(|actor| actor.evict(None).map(|hot| (actor.clone(), hot)));
+        let mut ring = self.ring.lock();
+        ring.extend(sample.into_iter().filter(|actor| stays(actor, &actor.place.in_ring)));
+        victim
+    }
+
     fn is_full(&self, freed: usize, freed_bytes: usize) -> bool {
         let count = self.count().saturating_sub(freed);
         let bytes = self.bytes.load(Ordering::Relaxed).saturating_sub(freed_bytes);
         count >= self.config.hot_entities_max || bytes >= self.config.hot_bytes_max
     }
 
-    /// Notes a new resident.
+    /// Notes a new resident. Its actor is busy, which the lists take for hot.
     pub(super) fn enter(&self, actor: &Arc<Actor>, passivate_after: Duration) {
         let place = &actor.place;
         place.passivate_after_ms.store(passivate_after.as_millis() as u64, Ordering::Relaxed);
+        let room = 2 * self.count() + limits::RESIDENTS_SLACK;
+        let mut ring = self.ring.lock();
+        if ring.len() > room {
+            ring.retain(|actor| stays(actor, &actor.place.in_ring));
+        }
         if !place.in_ring.swap(true, Ordering::Relaxed) {
-            self.ring.lock().push_back(actor.clone());
+            ring.push_back(actor.clone());
+        }
+        drop(ring);
+        let mut schedule = self.schedule.lock();
+        if schedule.len() > room {
+            schedule.retain(|Reverse(due)| stays(&due.actor, &due.actor.place.scheduled));
         }
         if !place.scheduled.swap(true, Ordering::Relaxed) {
-            self.appoint(actor.clone(), clock::now() + passivate_after);
+            schedule.push(self.due(actor.clone(), clock::now() + passivate_after));
         }
     }
 
-    fn appoint(&self, actor: Arc<Actor>, at: Instant) {
-        let order = self.order.fetch_add(1, Ordering::Relaxed);
-        self.schedule.lock().push(Reverse(Due { at, order, actor }));
+    fn due(&self, actor: Arc<Actor>, at: Instant) -> Reverse<Due> {
+        Reverse(Due { at, order: self.order.fetch_add(1, Ordering::Relaxed), actor })
     }
 
-    fn due(&self, now: Instant) -> Option<Arc<Actor>> {
+    fn next_due(&self, now: Instant) -> Option<Arc<Actor>> {
         let mut schedule = self.schedule.lock();
         if schedule.peek()?.0.at > now {
             return None;
@@ -166,26 +173,35 @@ impl Residents {
         Some(schedule.pop()?.0.actor)
     }
 
-    /// Takes out the instances that have been idle for as long as their type allows.
+    /// Takes out the instances that have been idle for as long as their type allows. Actors without
+    /// one may be forgotten.
     pub(super) fn idle(&self) -> Vec<(Arc<Actor>, Option<Box<Hot>>)> {
         let now = clock::now();
         let mut out = Vec::new();
-        while let Some(actor) = self.due(now) {
+        while let Some(actor) = self.next_due(now) {
             let after =
                 Duration::from_millis(actor.place.passivate_after_ms.load(Ordering::Relaxed));
             let used_at = *actor.used_at.lock();
-            if actor.is_hot() && used_at + after > now {
-                self.appoint(actor, used_at + after);
-                continue;
+            let idle = used_at + after <= now;
+            let hot = if idle { actor.evict(Some(used_at)) } else { None };
+            let mut schedule = self.schedule.lock();
+            if stays(&actor, &actor.place.scheduled) {
+                let at = if idle { now + limits::PASSIVATION_TICK } else { used_at + after };
+                schedule.push(self.due(actor.clone(), at));
             }
-            match actor.evict(Some(used_at)) {
-                None if actor.is_hot() => self.appoint(actor, now + limits::PASSIVATION_TICK),
-                hot => {
-                    actor.place.scheduled.store(false, Ordering::Relaxed);
-                    out.push((actor, hot));
-                }
+            drop(schedule);
+            if hot.is_some() || !actor.is_hot() {
+                out.push((actor, hot));
             }
         }
         out
     }
+}
+
+/// Whether an actor keeps its place in a list. The caller holds the list's lock, as `enter` does, so
+/// that an activation that comes in between is not lost.
+fn stays(actor: &Actor, place: &AtomicBool) -> bool {
+    let hot = actor.is_hot();
+    place.store(hot, Ordering::Relaxed);
+    hot
 }

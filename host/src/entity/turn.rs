@@ -26,7 +26,6 @@ impl Running {
     pub(super) fn turn(&mut self, request: &Request) -> Answer {
         let now = clock::now();
         *self.actor.used_at.lock() = now;
-        self.actor.touched.store(true, Ordering::Relaxed);
         if now >= request.deadline {
             return Status::deadline_exceeded(
                 "the deadline passed while the command waited for its turn; it was not run",

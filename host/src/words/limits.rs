@@ -78,8 +78,10 @@ pub const HOT_ENTITY_BYTES: usize = 32 * KIB;
 pub const PASSIVATION_TICK: Duration = Duration::from_millis(50);
 /// Every so many ticks, actors without an instance are forgotten.
 pub const FORGET_EVERY_TICKS: u64 = 200;
-/// Residents that one activation looks at when it has to make room.
-pub const EVICTION_STEPS_MAX: usize = 256;
+/// Residents among which an eviction chooses.
+pub const EVICTION_SAMPLE: usize = 16;
+/// Entries that the lists of residents may hold beyond two for each resident.
+pub const RESIDENTS_SLACK: usize = 1_024;
 pub const ENTITY_MAP_SHARDS: usize = 64;
 /// Crashes kept for `stead entity get`, over all entities.
 pub const CRASH_REPORTS_MAX: usize = 1_000;
