@@ -9,6 +9,9 @@ pub mod shape;
 pub mod validate;
 mod wire;
 
+#[cfg(test)]
+mod testing;
+
 pub use deploy::{DeployError, DeployRequest, Registry, Upload};
 pub use key::{KeyError, KeyReader};
 pub use live::{Kind, Live, Method, Module, Service};

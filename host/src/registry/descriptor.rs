@@ -72,3 +72,6 @@ pub(super) fn try_http_rule(method: &MethodDescriptor) -> Result<Option<HttpRule
     }
     Ok(rule)
 }
+
+#[cfg(test)]
+mod tests;

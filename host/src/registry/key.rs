@@ -311,3 +311,6 @@ impl std::fmt::Write for Id {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -67,6 +67,7 @@ pub struct Service {
     pub methods: BTreeMap<Arc<str>, Arc<Method>>,
 }
 
+#[derive(Debug)]
 pub struct Method {
     pub name: Arc<str>,
     /// `/package.Service/Method`

@@ -10,6 +10,7 @@ pub const MODULE_BYTES_MAX: usize = 32 * MIB;
 pub const ENTITY_TYPES_PER_MODULE_MAX: usize = 256;
 pub const JOURNAL_NAME_BYTES_MAX: usize = 128;
 pub const TYPE_NAME_BYTES_MAX: usize = 256;
+pub const SDK_NAME_BYTES_MAX: usize = 256;
 pub const DESCRIPTOR_SET_BYTES_MAX: usize = 4 * MIB;
 pub const DESCRIPTOR_FILES_MAX: usize = 2_000;
 /// Ways through the public imports of a descriptor set: resolving them walks each one.
