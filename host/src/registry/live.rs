@@ -67,7 +67,6 @@ pub struct Service {
     pub methods: BTreeMap<Arc<str>, Arc<Method>>,
 }
 
-#[derive(Debug)]
 pub struct Method {
     pub name: Arc<str>,
     /// `/package.Service/Method`

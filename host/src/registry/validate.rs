@@ -5,7 +5,7 @@ mod settings;
 mod template;
 
 use std::collections::{BTreeMap, HashSet};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use prost_reflect::{DescriptorPool, MethodDescriptor, ServiceDescriptor};
@@ -14,6 +14,7 @@ use crate::registry::descriptor;
 use crate::registry::key::KeyReader;
 use crate::registry::live::{Kind, Method, Module, Service};
 use crate::registry::plan::TypeName;
+use crate::registry::shape::Shape;
 use crate::wasm::{Component, Description, EntityType, InstanceLimits};
 use crate::words::limits::{
     ENTITY_TYPES_PER_MODULE_MAX, FAULTS_TOLD_MAX, JOURNAL_NAME_BYTES_MAX, METHODS_PER_SERVICE_MAX,
@@ -25,14 +26,12 @@ use crate::words::{Digest, JournalName, ServiceName};
 const RESERVED_PACKAGES: [&str; 2] = ["grpc.", "stead.admin."];
 
 /// A description without a fault.
-#[derive(Debug)]
 pub struct Checked {
     pub sdk: String,
     pub pool: DescriptorPool,
     pub entity_types: Vec<CheckedType>,
 }
 
-#[derive(Debug)]
 pub struct CheckedType {
     pub name: TypeName,
     pub snapshot_every: u32,
@@ -259,6 +258,8 @@ fn check_method(descriptor: MethodDescriptor, faults: &mut Faults) -> Option<Met
         name: descriptor.name().into(),
         path: format!("/{service}/{}", descriptor.name()).into(),
         key,
+        response: Shape::of(&descriptor.output()),
+        metrics: OnceLock::new(),
         descriptor,
     })
 }
