@@ -1,1 +1,26 @@
+//! The real `stead` binary as tests and the bench use it: started on free ports and a directory of
+//! its own, called like any client would, stopped, killed, started again.
+//!
+//! `cargo xtask test` builds the binary and the guests and says where they are.
 
+pub mod files;
+
+pub mod host;
+
+pub mod client;
+
+pub mod admin;
+
+pub mod cli;
+
+pub mod cart;
+
+pub mod rng;
+
+pub use client::{Answer, Client};
+pub use host::Host;
+
+/// The cart's public messages and its gRPC client.
+pub mod proto {
+    tonic::include_proto!("com.example.shoppingcart");
+}

@@ -1,0 +1,245 @@
+//! Rows, medians and the report.
+
+use std::fmt::Write;
+use std::process::Command;
+
+use crate::load::Measured;
+use crate::{Settings, process};
+
+/// One measured number.
+pub struct Result {
+    name: String,
+    unit: Unit,
+    goal: Goal,
+    values: Vec<f64>,
+    latencies_ms: Vec<(f64, f64)>,
+    pub note: Option<String>,
+}
+
+#[derive(Clone, Copy)]
+pub enum Unit {
+    PerSecond,
+    EventsPerSecond,
+    Bytes,
+    Kib,
+    Ms,
+}
+
+#[derive(Clone, Copy)]
+pub enum Goal {
+    /// There for comparison.
+    None,
+    AtLeast(f64),
+    AtMost(f64),
+    /// At least this share of another row.
+    Share(usize, f64),
+    /// At least so much, and so many times another row.
+    Both(f64, usize, f64),
+}
+
+impl Result {
+    pub fn new(name: &str, unit: Unit, goal: Goal) -> Self {
+        Self { name: name.into(), unit, goal, values: vec![], latencies_ms: vec![], note: None }
+    }
+
+    pub fn value(&mut self, value: f64) {
+        self.values.push(value);
+    }
+
+    pub fn measured(&mut self, measured: Measured) {
+        let ms = |percent| f64::from(measured.percentile_us(percent)) / 1_000.0;
+        self.values.push(measured.per_second());
+        self.latencies_ms.push((ms(50), ms(99)));
+    }
+
+    fn median(&self) -> f64 {
+        median(self.values.iter().copied())
+    }
+
+    fn latency(&self) -> String {
+        if self.latencies_ms.is_empty() {
+            return String::new();
+        }
+        let p50 = median(self.latencies_ms.iter().map(|(p50, _)| *p50));
+        let p99 = median(self.latencies_ms.iter().map(|(_, p99)| *p99));
+        format!("{p50:.1} / {p99:.1}")
+    }
+
+    fn range(&self) -> String {
+        if self.values.len() < 2 {
+            return String::new();
+        }
+        let low = self.values.iter().copied().fold(f64::INFINITY, f64::min);
+        let high = self.values.iter().copied().fold(0.0, f64::max);
+        format!("{} to {}", self.unit.number(low), self.unit.number(high))
+    }
+}
+
+impl Unit {
+    fn number(self, value: f64) -> String {
+        match self {
+            Unit::PerSecond | Unit::EventsPerSecond | Unit::Bytes => thousands(value),
+            Unit::Kib | Unit::Ms => format!("{value:.1}"),
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Unit::PerSecond => "/s",
+            Unit::EventsPerSecond => "events/s",
+            Unit::Bytes => "bytes",
+            Unit::Kib => "KiB",
+            Unit::Ms => "ms",
+        }
+    }
+}
+
+pub struct Report {
+    settings: Settings,
+    results: Vec<Result>,
+}
+
+const HEADER: [&str; 6] = ["what", "median", "lowest to highest", "p50 / p99 ms", "goal", "met"];
+
+impl Report {
+    pub fn new(settings: &Settings, results: Vec<Result>) -> Self {
+        Self { settings: settings.clone(), results }
+    }
+
+    fn rows(&self) -> Vec<[String; 6]> {
+        let rows = self.results.iter().map(|result| {
+            let (goal, met) = self.judge(result);
+            let median = format!("{} {}", result.unit.number(result.median()), result.unit.name());
+            let name = match &result.note {
+                Some(note) => format!("{} ({note})", result.name),
+                None => result.name.clone(),
+            };
+            [name, median, result.range(), result.latency(), goal, met.into()]
+        });
+        rows.collect()
+    }
+
+    fn judge(&self, result: &Result) -> (String, &'static str) {
+        let (value, unit) = (result.median(), result.unit);
+        let text = |number: f64| format!("{} {}", unit.number(number), unit.name());
+        let (goal, met) = match result.goal {
+            Goal::None => return (String::new(), ""),
+            Goal::AtLeast(least) => (format!("at least {}", text(least)), value >= least),
+            Goal::AtMost(most) => (format!("at most {}", text(most)), value <= most),
+            Goal::Share(row, share) => {
+                let reached = value / self.results[row].median();
+                let goal = format!("at least {share} of hyper; is {reached:.2}");
+                (goal, reached >= share)
+            }
+            Goal::Both(least, row, times) => {
+                let reached = value / self.results[row].median();
+                let goal =
+                    format!("at least {} and {times} x SQLite; is {reached:.1} x", text(least));
+                (goal, value >= least && reached >= times)
+            }
+        };
+        (goal, if met { "yes" } else { "no" })
+    }
+
+    /// Aligned, for a terminal.
+    pub fn table(&self) -> String {
+        let mut lines = vec![HEADER.map(String::from)];
+        lines.extend(self.rows());
+        let widths: [usize; 6] = std::array::from_fn(|column| {
+            lines.iter().map(|line| line[column].chars().count()).max().unwrap_or_default()
+        });
+        let mut text = String::from("\n");
+        for line in &lines {
+            for (column, cell) in line.iter().enumerate() {
+                let width = widths[column];
+                let _ = match column {
+                    1..=3 => write!(text, "{cell:>width$}  "),
+                    _ => write!(text, "{cell:<width$}  "),
+                };
+            }
+            text.truncate(text.trim_end().len());
+            text.push('\n');
+        }
+        text
+    }
+
+    pub fn markdown(&self) -> String {
+        let Settings { rounds, time, carts, replay_carts, starts, .. } = &self.settings;
+        let mut text = format!(
+            "# Benchmarks
+
+Written by `cargo xtask bench`, which measures all of it in one run.
+
+- machine: {machine}
+- date: {date}, commit {commit}
+
+| {header} |
+|---|---:|---:|---:|---|---|
+",
+            machine = process::machine(),
+            date = output("date", &["-u", "+%Y-%m-%d %H:%M UTC"]),
+            commit = output("git", &["rev-parse", "--short", "HEAD"]),
+            header = HEADER.join(" | "),
+        );
+        for row in self.rows() {
+            let _ = writeln!(text, "| {} |", row.join(" | "));
+        }
+        let _ = write!(
+            text,
+            "
+## Method
+
+The release build of the host and the load generator share the machine: there is no network between
+them, and each takes processor time from the other. The load generator is one thread that writes
+prebuilt requests to keep-alive HTTP/1.1 connections, one in flight on each (64 or 512), and reads
+the answers; one that is not a 200 ends the run. The bare hyper server answers `hello` to the same
+generator, and is the ceiling of what any server on hyper can do here.
+
+Rows of throughput are measured {rounds} times for {seconds} s each, one after the other in every
+round, so that a noisy minute hits all of them; the table has the median. {carts} carts are hot. A
+read is `GetCart`, a durable command is `AddItem`: one event, answered when it is on disk (WAL,
+synchronous=FULL). SQLite alone is a second file on the same disk with the same settings and one row
+of 100 bytes a commit. Bytes written are `write_bytes` of `/proc/<pid>/io`, checkpoints included.
+
+Replay is a restart and then one read of each of {replay_carts} carts that have 99 events and no
+snapshot; what counts is events over the whole time, calls included. Activations are reads of carts
+that do not exist yet. Resident memory is what the given number of carts with one item each, every
+one in a Wasm instance of its own, adds to VmRSS. The first answer is timed {starts} times from the
+start of the process, after kill -9, with the module compiled already: reading the journal,
+listening, one call with a replay.
+",
+            seconds = time.as_secs_f64(),
+        );
+        text
+    }
+}
+
+fn output(program: &str, arguments: &[&str]) -> String {
+    match Command::new(program).args(arguments).output() {
+        Ok(output) => String::from_utf8_lossy(&output.stdout).trim().to_owned(),
+        Err(_) => "unknown".into(),
+    }
+}
+
+fn median(values: impl Iterator<Item = f64>) -> f64 {
+    let mut values: Vec<_> = values.collect();
+    values.sort_by(f64::total_cmp);
+    match values.len() {
+        0 => 0.0,
+        odd if odd % 2 == 1 => values[odd / 2],
+        even => (values[even / 2 - 1] + values[even / 2]) / 2.0,
+    }
+}
+
+/// `12,345`
+fn thousands(value: f64) -> String {
+    let digits = format!("{value:.0}");
+    let mut text = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at) % 3 == 0 {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
