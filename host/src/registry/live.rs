@@ -67,7 +67,6 @@ pub struct Service {
     pub methods: BTreeMap<Arc<str>, Arc<Method>>,
 }
 
-#[derive(Debug)]
 pub struct Method {
     pub name: Arc<str>,
     /// `/package.Service/Method`
@@ -75,7 +74,7 @@ pub struct Method {
     pub descriptor: MethodDescriptor,
     /// Finds the entity key in the request's binary encoding.
     pub key: KeyReader,
-    /// Tells whether a reply of the guest can be decoded: `Shape::of(&descriptor.output())`.
+    /// Tells whether a reply of the guest can be decoded.
     pub response: Shape,
     /// Resolved with the first command.
     pub metrics: OnceLock<CommandMetrics>,

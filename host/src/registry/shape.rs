@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use prost_reflect::{Kind, MessageDescriptor};
+use prost_reflect::{FieldDescriptor, Kind, MessageDescriptor};
 
 /// Protobuf's own bound on nesting.
 const DEPTH_MAX: usize = 100;
@@ -15,7 +15,15 @@ const DEPTH_MAX: usize = 100;
 #[derive(Clone)]
 pub struct Shape {
     messages: Arc<[Fields]>,
+    root: usize,
     name: Arc<str>,
+}
+
+/// The shapes of all messages of a module, which share what they have in common: a module with many
+/// methods stays small.
+pub struct Shapes {
+    messages: Arc<[Fields]>,
+    known: HashMap<String, usize>,
 }
 
 /// Sorted by number.
@@ -38,17 +46,29 @@ enum Wire {
     Group(usize),
 }
 
-impl Shape {
-    pub fn of(descriptor: &MessageDescriptor) -> Self {
+impl Shapes {
+    pub fn of(descriptors: impl IntoIterator<Item = MessageDescriptor>) -> Self {
         let mut builder = Builder::default();
-        builder.message(descriptor);
-        Self { messages: builder.messages.into(), name: descriptor.full_name().into() }
+        for descriptor in descriptors {
+            builder.index(descriptor);
+        }
+        builder.build();
+        Self { messages: builder.messages.into(), known: builder.known }
     }
 
+    /// None for a message that they were not made of.
+    pub fn shape(&self, descriptor: &MessageDescriptor) -> Option<Shape> {
+        let name = descriptor.full_name();
+        let root = *self.known.get(name)?;
+        Some(Shape { messages: Arc::clone(&self.messages), root, name: name.into() })
+    }
+}
+
+impl Shape {
     /// Whether `bytes` decode; if not, why.
     pub fn check(&self, bytes: &[u8]) -> Result<(), String> {
         let mut rest = bytes;
-        self.fields(&mut rest, 0, None, 0)
+        self.fields(&mut rest, self.root, None, 0)
             .map_err(|reason| format!("the reply is not a valid {}: {reason}", self.name))
     }
 
@@ -126,45 +146,53 @@ impl Shape {
     }
 }
 
+/// Not recursive: a chain of message types may be as long as its module wants.
 #[derive(Default)]
 struct Builder {
     messages: Vec<Fields>,
+    /// The types that were met, in the order of their indexes.
+    met: Vec<MessageDescriptor>,
     known: HashMap<String, usize>,
 }
 
 impl Builder {
-    fn message(&mut self, descriptor: &MessageDescriptor) -> usize {
+    fn build(&mut self) {
+        while let Some(descriptor) = self.met.get(self.messages.len()).cloned() {
+            let mut fields: Fields =
+                descriptor.fields().map(|field| (field.number(), self.field(&field))).collect();
+            fields.sort_unstable_by_key(|field| field.0);
+            self.messages.push(fields);
+        }
+    }
+
+    fn index(&mut self, descriptor: MessageDescriptor) -> usize {
         if let Some(index) = self.known.get(descriptor.full_name()) {
             return *index;
         }
-        let index = self.messages.len();
+        let index = self.met.len();
         self.known.insert(descriptor.full_name().to_owned(), index);
-        self.messages.push(Vec::new());
-        let mut fields: Fields = descriptor
-            .fields()
-            .map(|field| {
-                let wire = match field.kind() {
-                    Kind::Message(inner) if field.is_group() => Wire::Group(self.message(&inner)),
-                    Kind::Message(inner) => Wire::Message(self.message(&inner)),
-                    Kind::String => Wire::Text,
-                    Kind::Bytes => Wire::Bytes,
-                    Kind::Double | Kind::Fixed64 | Kind::Sfixed64 => Wire::Fixed64,
-                    Kind::Float | Kind::Fixed32 | Kind::Sfixed32 => Wire::Fixed32,
-                    Kind::Int32
-                    | Kind::Int64
-                    | Kind::Uint32
-                    | Kind::Uint64
-                    | Kind::Sint32
-                    | Kind::Sint64
-                    | Kind::Bool
-                    | Kind::Enum(_) => Wire::Varint,
-                };
-                (field.number(), Field { wire, repeated: field.is_list() })
-            })
-            .collect();
-        fields.sort_unstable_by_key(|field| field.0);
-        self.messages[index] = fields;
+        self.met.push(descriptor);
         index
+    }
+
+    fn field(&mut self, field: &FieldDescriptor) -> Field {
+        let wire = match field.kind() {
+            Kind::Message(inner) if field.is_group() => Wire::Group(self.index(inner)),
+            Kind::Message(inner) => Wire::Message(self.index(inner)),
+            Kind::String => Wire::Text,
+            Kind::Bytes => Wire::Bytes,
+            Kind::Double | Kind::Fixed64 | Kind::Sfixed64 => Wire::Fixed64,
+            Kind::Float | Kind::Fixed32 | Kind::Sfixed32 => Wire::Fixed32,
+            Kind::Int32
+            | Kind::Int64
+            | Kind::Uint32
+            | Kind::Uint64
+            | Kind::Sint32
+            | Kind::Sint64
+            | Kind::Bool
+            | Kind::Enum(_) => Wire::Varint,
+        };
+        Field { wire, repeated: field.is_list() }
     }
 }
 
@@ -229,33 +257,64 @@ mod tests {
         DescriptorPool::global().get_message_by_name("google.protobuf.FileDescriptorProto").unwrap()
     }
 
+    fn shape() -> Shape {
+        Shapes::of([descriptor()]).shape(&descriptor()).unwrap()
+    }
+
     fn sample() -> Vec<u8> {
         descriptor().parent_file().file_descriptor_proto().encode_to_vec()
     }
 
     #[test]
     fn accepts_a_valid_encoding() {
-        Shape::of(&descriptor()).check(&sample()).unwrap();
+        shape().check(&sample()).unwrap();
     }
 
     #[test]
     fn refuses_a_truncated_encoding() {
         let sample = sample();
-        Shape::of(&descriptor()).check(&sample[..sample.len() - 1]).unwrap_err();
+        shape().check(&sample[..sample.len() - 1]).unwrap_err();
     }
 
     #[test]
     fn refuses_text_that_is_not_utf8() {
-        let error = Shape::of(&descriptor()).check(b"\x0a\x02\xff\xfe").unwrap_err();
+        let error = shape().check(b"\x0a\x02\xff\xfe").unwrap_err();
         assert!(error.contains("UTF-8"), "{error}");
     }
 
     #[test]
     fn skips_unknown_fields_and_groups() {
         // Field 1000: a varint; field 1001: a group with a fixed32 in it.
-        Shape::of(&descriptor())
-            .check(b"\xc0\x3e\x01\xcb\x3e\x0d\x00\x00\x00\x00\xcc\x3e")
-            .unwrap();
+        shape().check(b"\xc0\x3e\x01\xcb\x3e\x0d\x00\x00\x00\x00\xcc\x3e").unwrap();
+    }
+
+    #[test]
+    fn a_long_chain_of_types_does_not_overflow_the_stack() {
+        use prost_types::field_descriptor_proto::{Label, Type};
+        use prost_types::{DescriptorProto, FieldDescriptorProto, FileDescriptorProto};
+        let message = |n: u32| DescriptorProto {
+            name: Some(format!("M{n}")),
+            field: vec![FieldDescriptorProto {
+                name: Some("next".to_owned()),
+                number: Some(1),
+                label: Some(Label::Optional as i32),
+                r#type: Some(Type::Message as i32),
+                type_name: Some(format!(".M{}", (n + 1) % 30_000)),
+                ..Default::default()
+            }],
+            ..Default::default()
+        };
+        let mut pool = DescriptorPool::new();
+        pool.add_file_descriptor_proto(FileDescriptorProto {
+            name: Some("chain.proto".to_owned()),
+            message_type: (0..30_000).map(message).collect(),
+            ..Default::default()
+        })
+        .unwrap();
+        let first = pool.get_message_by_name("M0").unwrap();
+        let shape = Shapes::of([first.clone()]).shape(&first).unwrap();
+        shape.check(b"\x0a\x02\x0a\x00").unwrap();
+        shape.check(b"\x0a\x02\x0a\x01").unwrap_err();
     }
 
     proptest! {
@@ -267,7 +326,7 @@ mod tests {
         ) {
             let at = at % bytes.len();
             bytes[at] ^= flip;
-            let accepted = Shape::of(&descriptor()).check(&bytes).is_ok();
+            let accepted = shape().check(&bytes).is_ok();
             let decodes = DynamicMessage::decode(descriptor(), &bytes[..]).is_ok();
             prop_assert!(!accepted || decodes);
         }

@@ -5,7 +5,7 @@ mod settings;
 mod template;
 
 use std::collections::{BTreeMap, HashSet};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use prost_reflect::{DescriptorPool, MethodDescriptor, ServiceDescriptor};
@@ -14,6 +14,7 @@ use crate::registry::descriptor;
 use crate::registry::key::KeyReader;
 use crate::registry::live::{Kind, Method, Module, Service};
 use crate::registry::plan::TypeName;
+use crate::registry::shape::Shapes;
 use crate::wasm::{Component, Description, EntityType, InstanceLimits};
 use crate::words::limits::{
     ENTITY_TYPES_PER_MODULE_MAX, FAULTS_TOLD_MAX, JOURNAL_NAME_BYTES_MAX, METHODS_PER_SERVICE_MAX,
@@ -25,14 +26,12 @@ use crate::words::{Digest, JournalName, ServiceName};
 const RESERVED_PACKAGES: [&str; 2] = ["grpc.", "stead.admin."];
 
 /// A description without a fault.
-#[derive(Debug)]
 pub struct Checked {
     pub sdk: String,
     pub pool: DescriptorPool,
     pub entity_types: Vec<CheckedType>,
 }
 
-#[derive(Debug)]
 pub struct CheckedType {
     pub name: TypeName,
     pub snapshot_every: u32,
@@ -63,9 +62,10 @@ pub fn check(description: &Description) -> Result<Checked, Vec<String>> {
         return Err(faults.told());
     }
     find_duplicates(types, &mut faults);
+    let source = pool.as_ref().map(|pool| (pool, Shapes::of(pool.all_messages())));
     let mut checked = Vec::with_capacity(types.len());
     for entity_type in types {
-        checked.extend(check_type(entity_type, pool.as_ref(), &mut faults));
+        checked.extend(check_type(entity_type, source.as_ref(), &mut faults));
     }
     match pool {
         Some(pool) if faults.is_empty() => {
@@ -154,7 +154,7 @@ fn find_duplicates(types: &[EntityType], faults: &mut Faults) {
 
 fn check_type(
     entity_type: &EntityType,
-    pool: Option<&DescriptorPool>,
+    source: Option<&(&DescriptorPool, Shapes)>,
     faults: &mut Faults,
 ) -> Option<CheckedType> {
     let service = &entity_type.service;
@@ -170,14 +170,12 @@ fn check_type(
     }
     let kind = kind(entity_type, faults);
     let limits = settings::limits(entity_type, faults);
-    let descriptor = pool.and_then(|pool| {
-        let found = pool.get_service_by_name(service);
-        if found.is_none() {
-            faults.add(format!("{service}: no such service in the file descriptor set"));
-        }
-        found
-    })?;
-    let methods = check_methods(&descriptor, faults);
+    let (pool, shapes) = source?;
+    let Some(descriptor) = pool.get_service_by_name(service) else {
+        faults.add(format!("{service}: no such service in the file descriptor set"));
+        return None;
+    };
+    let methods = check_methods(&descriptor, shapes, faults);
     Some(CheckedType {
         name: TypeName {
             service: ServiceName::from(descriptor.full_name()),
@@ -214,6 +212,7 @@ fn is_journal_name(name: &str) -> bool {
 
 fn check_methods(
     service: &ServiceDescriptor,
+    shapes: &Shapes,
     faults: &mut Faults,
 ) -> BTreeMap<Arc<str>, Arc<Method>> {
     let name = service.full_name();
@@ -229,14 +228,18 @@ fn check_methods(
     }
     let mut methods = BTreeMap::new();
     for descriptor in service.methods() {
-        if let Some(method) = check_method(descriptor, faults) {
+        if let Some(method) = check_method(descriptor, shapes, faults) {
             methods.insert(Arc::clone(&method.name), Arc::new(method));
         }
     }
     methods
 }
 
-fn check_method(descriptor: MethodDescriptor, faults: &mut Faults) -> Option<Method> {
+fn check_method(
+    descriptor: MethodDescriptor,
+    shapes: &Shapes,
+    faults: &mut Faults,
+) -> Option<Method> {
     let full_name = descriptor.full_name().to_owned();
     let mut add = |fault: String| faults.add(format!("{full_name}: {fault}"));
     if descriptor.is_client_streaming() || descriptor.is_server_streaming() {
@@ -259,6 +262,8 @@ fn check_method(descriptor: MethodDescriptor, faults: &mut Faults) -> Option<Met
         name: descriptor.name().into(),
         path: format!("/{service}/{}", descriptor.name()).into(),
         key,
+        response: shapes.shape(&descriptor.output())?,
+        metrics: OnceLock::new(),
         descriptor,
     })
 }

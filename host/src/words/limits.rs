@@ -141,3 +141,8 @@ pub const H2_PING_INTERVAL: Duration = Duration::from_secs(60);
 pub const H2_PING_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long accepting pauses when the process has no file descriptors left.
 pub const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
+/// `grpc-message` and `grpc-status-details-bin`: clients accept 8 KiB of headers.
+pub const STATUS_HEADER_BYTES_MAX: usize = 3 * KIB;
+/// What is read and thrown away of a body that is too large, so that the answer is not lost with
+/// the connection.
+pub const DISCARDED_BYTES_MAX: usize = 16 * MIB;

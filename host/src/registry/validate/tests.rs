@@ -35,7 +35,11 @@ const CART: &str = r#"
 "#;
 
 fn faults(description: &Description) -> Vec<String> {
-    check(description).expect_err("the description is faulty")
+    check(description).err().expect("the description is faulty")
+}
+
+fn checked(description: &Description) -> Checked {
+    check(description).unwrap_or_else(|faults| panic!("{faults:?}"))
 }
 
 fn cart() -> Description {
@@ -44,7 +48,7 @@ fn cart() -> Description {
 
 #[test]
 fn a_faultless_description_becomes_services_with_the_hosts_defaults() {
-    let checked = check(&cart()).unwrap();
+    let checked = checked(&cart());
     let [cart] = checked.entity_types.as_slice() else { panic!("one entity type") };
     assert_eq!(cart.name.service.as_str(), "shop.Carts");
     assert_eq!(cart.name.journal.as_str(), "cart");
@@ -59,7 +63,7 @@ fn a_faultless_description_becomes_services_with_the_hosts_defaults() {
 
 #[test]
 fn the_http_rule_comes_with_its_bindings() {
-    let checked = check(&cart()).unwrap();
+    let checked = checked(&cart());
     let method = &checked.entity_types[0].methods["Get"];
     let rule = descriptor::http_rule(&method.descriptor).unwrap();
     assert_eq!(rule.additional_bindings[0].response_body, "items");
@@ -72,7 +76,7 @@ fn settings_are_taken_over() {
         Setting { name: "memory-max-mib".into(), value: "1024".into() },
         Setting { name: "deadline-ms".into(), value: "1".into() },
     ];
-    let checked = check(&description).unwrap();
+    let checked = checked(&description);
     assert_eq!(checked.entity_types[0].limits.memory_bytes_max, GUEST_MEMORY_BYTES_MAX);
     assert_eq!(checked.entity_types[0].limits.deadline, Duration::from_millis(1));
 }

@@ -22,7 +22,7 @@ pub async fn single_row_commits(dir: &Path, time: Duration) -> anyhow::Result<f6
     sqlx::query("create table if not exists rows (position integer primary key, data blob)")
         .execute(&mut connection)
         .await?;
-    let row = vec![7u8; ROW_BYTES];
+    let row = [7u8; ROW_BYTES];
     let start = Instant::now();
     let mut commits = 0u64;
     while start.elapsed() < time {

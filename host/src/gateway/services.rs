@@ -1,0 +1,99 @@
+//! The deployed services as the backend of a port.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use http::{Request, Response};
+use hyper::body::Incoming;
+
+use crate::entity::{self, Entities};
+use crate::gateway::backend::{Backend, CallContext};
+use crate::gateway::body::Body;
+use crate::gateway::route::{Endpoint, Routes, Target};
+use crate::registry::{Live, Registry};
+use crate::words::{Revision, Status};
+
+pub struct Services {
+    registry: Registry,
+    entities: Entities,
+    routes: ArcSwap<Known>,
+}
+
+/// The routes of a revision.
+struct Known {
+    revision: Revision,
+    routes: Arc<Routes>,
+}
+
+impl Services {
+    pub fn new(registry: Registry, entities: Entities) -> Self {
+        let routes = ArcSwap::from_pointee(Known::of(&registry.live()));
+        Self { registry, entities, routes }
+    }
+}
+
+impl Known {
+    fn of(live: &Live) -> Self {
+        let endpoints = live.services.values().flat_map(|service| {
+            service.methods.values().map(|method| {
+                let (service, method) = (service.clone(), method.clone());
+                let descriptor = method.descriptor.clone();
+                Endpoint::new(descriptor, Target::Entity { service, method })
+            })
+        });
+        let routes = Arc::new(Routes::new(endpoints));
+        for fault in routes.faults() {
+            tracing::warn!(revision = %live.revision, "not served by HTTP template: {fault}");
+        }
+        Self { revision: live.revision, routes }
+    }
+}
+
+impl Backend for Services {
+    fn routes(&self) -> Arc<Routes> {
+        let live = self.registry.live();
+        let known = self.routes.load();
+        if known.revision == live.revision {
+            return known.routes.clone();
+        }
+        // Several requests may build the same routes at once, right after a deployment; a late
+        // store of older ones is corrected by the next request.
+        let known = Arc::new(Known::of(&live));
+        self.routes.store(known.clone());
+        known.routes.clone()
+    }
+
+    async fn call(
+        &self,
+        endpoint: &Endpoint,
+        payload: Bytes,
+        context: CallContext,
+    ) -> Result<Bytes, Status> {
+        let Target::Entity { service, method } = &endpoint.target else {
+            return Err(Status::unimplemented("the admin API is not served on this port"));
+        };
+        self.entities
+            .call(entity::Request {
+                service: service.clone(),
+                method: method.clone(),
+                payload,
+                metadata: context.metadata,
+                idempotency_key: context.idempotency_key,
+                deadline: context.deadline,
+                request_id: context.request_id,
+            })
+            .await
+    }
+
+    fn wants(&self, _path: &str) -> bool {
+        false
+    }
+
+    async fn intercept(
+        &self,
+        request: Request<Incoming>,
+    ) -> Result<Response<Body>, Request<Incoming>> {
+        Err(request)
+    }
+}
