@@ -4,6 +4,7 @@ pub mod deploy;
 pub mod descriptor;
 pub mod key;
 pub mod live;
+mod modules;
 pub mod plan;
 pub mod shape;
 pub mod validate;

@@ -1,20 +1,31 @@
 //! Uploads, deployments and rollbacks.
 
+mod deployer;
+
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
+use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::journal::{DeploymentRecord, Journal, ModuleRecord};
+use crate::journal::{DeploymentRecord, Journal, ModuleRecord, StoreError};
 use crate::registry::live::Live;
+use crate::registry::modules::Modules;
 use crate::registry::plan::{Plan, TypeName};
 use crate::wasm::{Engine, Failure, Refusal};
-use crate::words::{Digest, JournalName, Revision};
+use crate::words::limits::{DEPLOYMENTS_QUEUED_MAX, MODULE_NAME_BYTES_MAX};
+use crate::words::{Digest, JournalName, Revision, clock};
 
-/// Cheap to clone.
+use deployer::{Deployer, Message};
+
+/// Cheap to clone. One task decides about deployments, one after the other; it ends with the last clone.
 #[derive(Clone)]
 pub struct Registry {
-    _live: Arc<ArcSwap<Live>>,
+    live: Arc<ArcSwap<Live>>,
+    revision: watch::Receiver<Revision>,
+    deployer: mpsc::Sender<Message>,
+    modules: Modules,
+    journal: Journal,
 }
 
 #[derive(Clone, Debug)]
@@ -57,41 +68,88 @@ pub enum DeployError {
     Journal(String),
 }
 
+impl From<StoreError> for DeployError {
+    fn from(error: StoreError) -> Self {
+        Self::Journal(error.to_string())
+    }
+}
+
 impl Registry {
-    /// Loads the newest revision and makes it live.
-    pub async fn open(_engine: Engine, _journal: Journal) -> Result<Self, DeployError> {
-        unreachable!()
+    /// Loads the newest revision and makes it live. A module that cannot be loaded is left out, so that
+    /// it does not keep the node from serving the others; `Live::broken` tells.
+    pub async fn open(engine: Engine, journal: Journal) -> Result<Self, DeployError> {
+        let modules = Modules::new(engine, journal.clone());
+        let deployer = Deployer::open(modules.clone(), journal.clone()).await?;
+        let (live, revision) = (deployer.live(), deployer.watch());
+        let (sender, inbox) = mpsc::channel(DEPLOYMENTS_QUEUED_MAX);
+        tokio::spawn(deployer.run(inbox));
+        Ok(Self { live, revision, deployer: sender, modules, journal })
     }
 
     pub fn live(&self) -> Arc<Live> {
-        unreachable!()
+        self.live.load_full()
     }
 
     /// Changes each time a revision takes effect.
-    pub fn watch(&self) -> tokio::sync::watch::Receiver<Revision> {
-        unreachable!()
+    pub fn watch(&self) -> watch::Receiver<Revision> {
+        self.revision.clone()
     }
 
     /// Validates, compiles and stores a module; says what it contains. Idempotent.
-    pub async fn upload(&self, _name: &str, _bytes: Bytes) -> Result<Upload, DeployError> {
-        unreachable!()
+    pub async fn upload(&self, name: &str, bytes: Bytes) -> Result<Upload, DeployError> {
+        if name.len() > MODULE_NAME_BYTES_MAX {
+            return Err(DeployError::Invalid(vec![format!(
+                "the module's name has {} bytes; the limit is {MODULE_NAME_BYTES_MAX}",
+                name.len()
+            )]));
+        }
+        let digest = Digest::of(&bytes);
+        let size = bytes.len() as u64;
+        let loaded = self.modules.prepare(digest, name, bytes.clone()).await?;
+        let present = self.journal.modules().await?;
+        let present = present.into_iter().find(|record| record.digest == digest);
+        let already_present = present.is_some();
+        let record = match present {
+            Some(record) => record,
+            None => {
+                let uploaded_at_ms = clock::unix_ms();
+                let name = name.to_owned();
+                let record = ModuleRecord { digest, name, bytes: size, uploaded_at_ms };
+                self.journal.put_module(&record, &bytes).await?;
+                record
+            }
+        };
+        Ok(Upload {
+            record,
+            sdk: loaded.module.sdk.clone(),
+            entity_types: loaded.outline.types.clone(),
+            already_present,
+        })
     }
 
-    pub async fn deploy(&self, _request: DeployRequest) -> Result<Plan, DeployError> {
-        unreachable!()
+    /// Once it was accepted, a deployment takes place even if its caller goes away.
+    pub async fn deploy(&self, request: DeployRequest) -> Result<Plan, DeployError> {
+        self.ask(|answer| Message::Deploy { request, answer }).await
     }
 
     /// Makes the modules of an earlier revision (none: the one before the newest) live again, as a
     /// new revision.
-    pub async fn roll_back(
-        &self,
-        _to: Option<Revision>,
-        _force: bool,
-    ) -> Result<Plan, DeployError> {
-        unreachable!()
+    pub async fn roll_back(&self, to: Option<Revision>, force: bool) -> Result<Plan, DeployError> {
+        self.ask(|answer| Message::RollBack { to, force, answer }).await
     }
 
+    /// Oldest first.
     pub async fn revisions(&self) -> Result<Vec<DeploymentRecord>, DeployError> {
-        unreachable!()
+        Ok(self.journal.deployments().await?)
+    }
+
+    async fn ask(
+        &self,
+        message: impl FnOnce(oneshot::Sender<Result<Plan, DeployError>>) -> Message,
+    ) -> Result<Plan, DeployError> {
+        let stopped = || DeployError::Journal("deployments have stopped; restart the node".into());
+        let (answer, answered) = oneshot::channel();
+        self.deployer.send(message(answer)).await.map_err(|_| stopped())?;
+        answered.await.unwrap_or_else(|_| Err(stopped()))
     }
 }

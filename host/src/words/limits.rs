@@ -7,6 +7,14 @@ pub const MIB: usize = 1024 * KIB;
 
 // Modules.
 pub const MODULE_BYTES_MAX: usize = 32 * MIB;
+pub const MODULE_NAME_BYTES_MAX: usize = 256;
+pub const LIVE_MODULES_MAX: usize = 256;
+/// Modules that are compiled and described at once.
+pub const MODULES_PREPARED_AT_ONCE_MAX: usize = 2;
+/// Compiled modules that are kept though they are not live: uploaded just now, or live just before.
+pub const IDLE_MODULES_MAX: usize = 4;
+pub const DEPLOYMENTS_QUEUED_MAX: usize = 16;
+pub const DEPLOYMENT_NOTE_BYTES_MAX: usize = KIB;
 pub const ENTITY_TYPES_PER_MODULE_MAX: usize = 256;
 pub const JOURNAL_NAME_BYTES_MAX: usize = 128;
 pub const TYPE_NAME_BYTES_MAX: usize = 256;

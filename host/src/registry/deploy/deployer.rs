@@ -1,0 +1,254 @@
+//! The one task that changes what is live.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use futures_util::future::join_all;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::{DeployError, DeployRequest};
+use crate::journal::{DeploymentRecord, Journal};
+use crate::registry::live::Live;
+use crate::registry::modules::{Loaded, Modules};
+use crate::registry::plan::{self, Outline, Plan};
+use crate::words::limits::{DEPLOYMENT_NOTE_BYTES_MAX, LIVE_MODULES_MAX};
+use crate::words::{Digest, Revision, clock};
+
+pub(super) enum Message {
+    Deploy {
+        request: DeployRequest,
+        answer: oneshot::Sender<Result<Plan, DeployError>>,
+    },
+    RollBack {
+        to: Option<Revision>,
+        force: bool,
+        answer: oneshot::Sender<Result<Plan, DeployError>>,
+    },
+}
+
+pub(super) struct Deployer {
+    modules: Modules,
+    journal: Journal,
+    live: Arc<ArcSwap<Live>>,
+    announce: watch::Sender<Revision>,
+    current: Candidate,
+}
+
+/// The modules of a revision, in the order in which the journal has them.
+#[derive(Clone, Default)]
+struct Candidate {
+    loaded: Vec<Arc<Loaded>>,
+    /// They stay in the revision: a later start may be able to load them.
+    broken: Vec<(Digest, String)>,
+}
+
+impl Deployer {
+    pub(super) async fn open(modules: Modules, journal: Journal) -> Result<Self, DeployError> {
+        let newest = journal.deployments().await?.pop();
+        let (revision, current) = match newest {
+            Some(record) => (record.revision, Candidate::load(&modules, &record.modules).await?),
+            None => (Revision::default(), Candidate::default()),
+        };
+        for (digest, reason) in &current.broken {
+            tracing::error!(module = %digest, reason, "a module of the live revision is left out");
+        }
+        let live = Arc::new(ArcSwap::from_pointee(current.live(revision)));
+        let (announce, _) = watch::channel(revision);
+        Ok(Self { modules, journal, live, announce, current })
+    }
+
+    pub(super) fn live(&self) -> Arc<ArcSwap<Live>> {
+        Arc::clone(&self.live)
+    }
+
+    pub(super) fn watch(&self) -> watch::Receiver<Revision> {
+        self.announce.subscribe()
+    }
+
+    /// Ends with the last handle.
+    pub(super) async fn run(mut self, mut inbox: mpsc::Receiver<Message>) {
+        while let Some(message) = inbox.recv().await {
+            // Whoever asked may have gone away: what they asked for is done all the same.
+            match message {
+                Message::Deploy { request, answer } => {
+                    let _ = answer.send(self.deploy(request).await);
+                }
+                Message::RollBack { to, force, answer } => {
+                    let _ = answer.send(self.roll_back(to, force).await);
+                }
+            }
+        }
+    }
+
+    async fn deploy(&mut self, request: DeployRequest) -> Result<Plan, DeployError> {
+        let invalid = |fault: String| Err(DeployError::Invalid(vec![fault]));
+        if request.note.len() > DEPLOYMENT_NOTE_BYTES_MAX {
+            let bytes = request.note.len();
+            return invalid(format!(
+                "the note has {bytes} bytes; the limit is {DEPLOYMENT_NOTE_BYTES_MAX}"
+            ));
+        }
+        let digests: BTreeSet<Digest> = request.modules.iter().copied().collect();
+        if digests.is_empty() || digests.len() > LIVE_MODULES_MAX {
+            return invalid(format!("a deployment names 1 to {LIVE_MODULES_MAX} modules"));
+        }
+        let mut new = Vec::with_capacity(digests.len());
+        for digest in digests {
+            new.push(self.load(digest).await?);
+        }
+        let new_outlines: Vec<_> = new.iter().map(|loaded| loaded.outline.clone()).collect();
+        let conflicts = plan::conflicts(&new_outlines);
+        if !conflicts.is_empty() {
+            return Err(DeployError::Invalid(conflicts));
+        }
+        let next = self.current.replace(new, &new_outlines);
+        if next.len() > LIVE_MODULES_MAX {
+            return invalid(format!("there may be {LIVE_MODULES_MAX} live modules, not more"));
+        }
+        self.take_over(next, request.plan, request.force, request.note).await
+    }
+
+    async fn roll_back(&mut self, to: Option<Revision>, force: bool) -> Result<Plan, DeployError> {
+        let current = self.revision();
+        let to = to.unwrap_or(Revision(current.0.saturating_sub(1)));
+        let records = self.journal.deployments().await?;
+        let record = records.into_iter().find(|record| record.revision == to);
+        let record = record.ok_or(DeployError::UnknownRevision(to))?;
+        let mut next = Candidate::default();
+        for digest in record.modules {
+            let loaded = self.load(digest).await?;
+            next.add(loaded);
+        }
+        self.take_over(next, false, force, format!("roll back to {to}")).await
+    }
+
+    fn revision(&self) -> Revision {
+        *self.announce.borrow()
+    }
+
+    /// A live module is taken as it is, so that entities of services that stay need not move.
+    async fn load(&self, digest: Digest) -> Result<Arc<Loaded>, DeployError> {
+        match self.current.loaded.iter().find(|loaded| loaded.module.digest == digest) {
+            Some(loaded) => Ok(Arc::clone(loaded)),
+            None => self.modules.load(digest).await,
+        }
+    }
+
+    async fn take_over(
+        &mut self,
+        next: Candidate,
+        only_plan: bool,
+        force: bool,
+        note: String,
+    ) -> Result<Plan, DeployError> {
+        let current = self.revision();
+        let (before, after) = (self.current.outlines(), next.outlines());
+        let changes = plan::changes(&before, &after);
+        if self.current.is_like(&next) {
+            return Ok(Plan { revision: current, changes });
+        }
+        if !force {
+            for plan::Orphan { journal, change } in plan::orphans(&before, &after) {
+                if self.journal.count_entities(&journal, 1).await? > 0 {
+                    return Err(DeployError::WouldOrphan { journal, change });
+                }
+            }
+        }
+        let revision = Revision(current.0 + 1);
+        if only_plan {
+            return Ok(Plan { revision, changes });
+        }
+        let record = DeploymentRecord {
+            revision,
+            modules: next.digests(),
+            created_at_ms: clock::unix_ms(),
+            note,
+        };
+        self.journal.put_deployment(&record).await?;
+        self.live.store(Arc::new(next.live(revision)));
+        let replaced = std::mem::replace(&mut self.current, next);
+        for loaded in replaced.loaded {
+            self.modules.remember(loaded);
+        }
+        self.announce.send_replace(revision);
+        tracing::info!(%revision, note = record.note, "a revision took effect");
+        Ok(Plan { revision, changes })
+    }
+}
+
+impl Candidate {
+    /// Only a failing journal is an error.
+    async fn load(modules: &Modules, digests: &[Digest]) -> Result<Self, DeployError> {
+        let loads = digests.iter().map(|&digest| modules.load(digest));
+        let mut candidate = Self::default();
+        for (digest, result) in digests.iter().zip(join_all(loads).await) {
+            match result {
+                Ok(loaded) => candidate.add(loaded),
+                Err(error @ DeployError::Journal(_)) => return Err(error),
+                Err(error) => candidate.broken.push((*digest, error.to_string())),
+            }
+        }
+        Ok(candidate)
+    }
+
+    /// A revision may name a module that was broken when its successor was deployed: the successor wins.
+    fn add(&mut self, loaded: Arc<Loaded>) {
+        let broken = &mut self.broken;
+        self.loaded.retain(|earlier| {
+            let clash = earlier.outline.clash(&loaded.outline);
+            if let Some(what) = &clash {
+                let by = loaded.outline.digest.short();
+                let reason = format!("a later module, {by}, has {what} too");
+                broken.push((earlier.outline.digest, reason));
+            }
+            clash.is_none()
+        });
+        self.loaded.push(loaded);
+    }
+
+    fn replace(&self, new: Vec<Arc<Loaded>>, new_outlines: &[Outline]) -> Self {
+        let is_new = |digest: &Digest| new_outlines.iter().any(|new| new.digest == *digest);
+        let stays = |loaded: &&Arc<Loaded>| plan::stays(&loaded.outline, new_outlines);
+        let broken = self.broken.iter().filter(|(digest, _)| !is_new(digest)).cloned().collect();
+        let loaded = self.loaded.iter().filter(stays).cloned().chain(new).collect();
+        Self { loaded, broken }
+    }
+
+    fn outlines(&self) -> Vec<&Outline> {
+        self.loaded.iter().map(|loaded| &loaded.outline).collect()
+    }
+
+    /// Broken modules first: those after them win.
+    fn digests(&self) -> Vec<Digest> {
+        let broken = self.broken.iter().map(|(digest, _)| *digest);
+        broken.chain(self.loaded.iter().map(|loaded| loaded.module.digest)).collect()
+    }
+
+    fn len(&self) -> usize {
+        self.loaded.len() + self.broken.len()
+    }
+
+    /// Whether the same modules are live and the same ones are not.
+    fn is_like(&self, other: &Self) -> bool {
+        let live = |candidate: &Self| -> BTreeSet<Digest> {
+            candidate.loaded.iter().map(|loaded| loaded.module.digest).collect()
+        };
+        let broken = |candidate: &Self| -> BTreeSet<Digest> {
+            candidate.broken.iter().map(|(digest, _)| *digest).collect()
+        };
+        live(self) == live(other) && broken(self) == broken(other)
+    }
+
+    fn live(&self, revision: Revision) -> Live {
+        let services = self.loaded.iter().flat_map(|loaded| &loaded.services);
+        Live {
+            revision,
+            modules: self.loaded.iter().map(|loaded| Arc::clone(&loaded.module)).collect(),
+            services: services
+                .map(|service| (service.name.clone(), Arc::clone(service)))
+                .collect::<BTreeMap<_, _>>(),
+            broken: self.broken.clone(),
+        }
+    }
+}
