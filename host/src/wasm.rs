@@ -1,18 +1,37 @@
 //! Floor 2: WebAssembly. Turns bytes from users into components, components into instances, and
 //! whatever happens inside an instance into a value. Knows nothing of entities' lives.
 
-pub mod arena;
-pub mod cache;
-pub mod compile;
-pub mod component;
 pub mod engine;
-pub mod failure;
+
+pub mod compile;
+
+mod validate;
+
+mod cache;
+
+pub mod component;
+
 pub mod instance;
-pub mod limits;
-pub mod wasi;
+
+mod answer;
+
+pub mod failure;
+
+mod bindings;
+
+mod deadline;
+
+mod limits;
+
+mod arena;
+
+mod wasi;
+
+#[cfg(test)]
+mod fixtures;
 
 pub use component::Component;
-pub use engine::Engine;
+pub use engine::{Engine, EngineConfig};
 pub use failure::{Failure, Refusal};
 pub use instance::{
     Answer, Call, Command, Description, Effect, EntityType, Instance, InstanceLimits, Outcome,

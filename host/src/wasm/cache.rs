@@ -1,1 +1,163 @@
+//! Compiled modules on disk.
+//!
+//! To load compiled code is to run it, so the cache takes nothing but its own: every file carries an
+//! HMAC under a key that lives in the same private directory. Whatever is wrong with a file, the
+//! module is compiled again and the file overwritten.
 
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use anyhow::Context;
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
+
+use crate::words::{Digest, limits};
+
+const KEY_FILE: &str = "key";
+const KEY_BYTES: usize = 32;
+const TAG_BYTES: usize = 32;
+
+pub struct Cache {
+    dir: PathBuf,
+    key: [u8; KEY_BYTES],
+    /// Distinguishes engines whose compiled code would not fit each other.
+    compatibility: u64,
+    written: AtomicU64,
+}
+
+impl Cache {
+    pub fn open(dir: &Path, engine: &wasmtime::Engine) -> anyhow::Result<Self> {
+        let mut hasher = DefaultHasher::new();
+        engine.precompile_compatibility_hash().hash(&mut hasher);
+        make_private(dir)
+            .with_context(|| format!("cannot use {} for compiled modules", dir.display()))?;
+        let mut cache = Self {
+            dir: dir.to_owned(),
+            key: [0; KEY_BYTES],
+            compatibility: hasher.finish(),
+            written: AtomicU64::new(0),
+        };
+        cache.key = cache.load_key()?;
+        Ok(cache)
+    }
+
+    /// The compiled form, if there is one that we wrote. Blocks.
+    pub fn read(&self, digest: &Digest) -> Option<Vec<u8>> {
+        let name = self.name(digest);
+        match self.read_checked(&name) {
+            Ok(compiled) => Some(compiled),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => {
+                tracing::warn!(file = name, %error, "a compiled module is not usable: compiling it again");
+                None
+            }
+        }
+    }
+
+    /// Keeps a compiled form. A failure costs a compilation at the next start, nothing else. Blocks.
+    pub fn write(&self, digest: &Digest, compiled: &[u8]) {
+        let name = self.name(digest);
+        let tag = self.mac(&name, compiled).finalize().into_bytes();
+        if let Err(error) = self.replace(&name, &[tag.as_slice(), compiled]) {
+            tracing::warn!(file = name, %error, "a compiled module could not be kept");
+        }
+    }
+
+    fn name(&self, digest: &Digest) -> String {
+        format!("{digest}-{:016x}.compiled", self.compatibility)
+    }
+
+    /// The name is part of what is authenticated: no file can stand in for another.
+    fn mac(&self, name: &str, compiled: &[u8]) -> Hmac<Sha256> {
+        // The key has the length of an HMAC block or less, which is always accepted.
+        let mut mac = match Hmac::<Sha256>::new_from_slice(&self.key) {
+            Ok(mac) => mac,
+            Err(_) => unreachable!("HMAC takes keys of any length"),
+        };
+        mac.update(name.as_bytes());
+        mac.update(&[0]);
+        mac.update(compiled);
+        mac
+    }
+
+    fn read_checked(&self, name: &str) -> io::Result<Vec<u8>> {
+        let mut file = open_no_follow(&self.dir.join(name))?;
+        let mut tag = [0; TAG_BYTES];
+        file.read_exact(&mut tag)?;
+        let mut compiled = Vec::new();
+        file.take(limits::COMPILED_BYTES_MAX as u64 + 1).read_to_end(&mut compiled)?;
+        if compiled.len() > limits::COMPILED_BYTES_MAX {
+            return Err(invalid_data("the file is too large"));
+        }
+        self.mac(name, &compiled)
+            .verify_slice(&tag)
+            .map_err(|_| invalid_data("the file is not what this host wrote"))?;
+        Ok(compiled)
+    }
+
+    fn replace(&self, name: &str, parts: &[&[u8]]) -> io::Result<()> {
+        let number = self.written.fetch_add(1, Ordering::Relaxed);
+        let temporary = self.dir.join(format!("{}.{}.{number}", name, std::process::id()));
+        let written = (|| {
+            let mut file =
+                OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
+            for part in parts {
+                file.write_all(part)?;
+            }
+            file.sync_all()?;
+            fs::rename(&temporary, self.dir.join(name))
+        })();
+        if written.is_err() {
+            let _ = fs::remove_file(&temporary);
+        }
+        written
+    }
+
+    fn load_key(&self) -> anyhow::Result<[u8; KEY_BYTES]> {
+        let mut key = [0; KEY_BYTES];
+        let path = self.dir.join(KEY_FILE);
+        let read = open_no_follow(&path).and_then(|mut file| file.read_exact(&mut key));
+        if read.is_ok() {
+            return Ok(key);
+        }
+        getrandom::fill(&mut key).context("the operating system gives no random bytes")?;
+        self.replace(KEY_FILE, &[&key])
+            .with_context(|| format!("cannot write {}", path.display()))?;
+        Ok(key)
+    }
+}
+
+fn make_private(dir: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+    let metadata = fs::symlink_metadata(dir)?;
+    if !metadata.is_dir() {
+        return Err(io::Error::new(io::ErrorKind::NotADirectory, "it is not a directory"));
+    }
+    if metadata.uid() != rustix::process::geteuid().as_raw() {
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, "it belongs to another user"));
+    }
+    if metadata.mode() & 0o777 != 0o700 {
+        fs::set_permissions(dir, Permissions::from_mode(0o700))?;
+    }
+    Ok(())
+}
+
+/// A regular file, not what a link points to; never waits, as opening a named pipe would.
+fn open_no_follow(path: &Path) -> io::Result<File> {
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+        .open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(invalid_data("it is not a regular file"));
+    }
+    Ok(file)
+}
+
+fn invalid_data(reason: &'static str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, reason)
+}

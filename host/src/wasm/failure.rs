@@ -2,6 +2,13 @@
 
 use std::time::Duration;
 
+use wasmtime::{Trap, WasmBacktrace};
+
+use crate::wasm::arena::NO_ROOM;
+use crate::wasm::deadline::Ended;
+use crate::wasm::limits::Data;
+use crate::words::limits;
+
 /// Why a module was not accepted. Each is a sentence for the person who uploaded it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
@@ -69,4 +76,51 @@ impl Failure {
             Failure::NoRoom { .. } => "no_room",
         }
     }
+}
+
+/// What an error of wasmtime says about the guest.
+pub(in crate::wasm) fn classify(error: &wasmtime::Error, data: &mut Data) -> Failure {
+    let ended = error.downcast_ref::<Ended>();
+    match ended {
+        Some(Ended::Deadline) => return Failure::Deadline { deadline: data.turn.deadline },
+        Some(Ended::TooManyLongTurns { .. }) => {
+            return Failure::NoRoom { reason: error.root_cause().to_string() };
+        }
+        Some(Ended::Forbidden(_)) | None => {}
+    }
+    let root = error.root_cause().to_string();
+    if root.starts_with(NO_ROOM) {
+        return Failure::NoRoom { reason: root };
+    }
+    if let Some(reason) = data.memory.no_room.take() {
+        return Failure::NoRoom { reason };
+    }
+    if data.memory.denied {
+        return Failure::Memory { max_bytes: data.memory.bytes_max };
+    }
+    // What went wrong after the guest returned, while its answer was read, has neither a trap nor
+    // frames of the guest.
+    let trap = error.downcast_ref::<Trap>();
+    let backtrace = error.downcast_ref::<WasmBacktrace>();
+    if trap.is_none() && backtrace.is_none() && ended.is_none() {
+        return Failure::Malformed { reason: printable(&root, limits::GUEST_BACKTRACE_BYTES_MAX) };
+    }
+    let reason = match trap {
+        Some(trap) => trap.to_string(),
+        None => root,
+    };
+    Failure::Trap {
+        reason: printable(&reason, limits::GUEST_BACKTRACE_BYTES_MAX),
+        backtrace: backtrace.map_or_else(String::new, |backtrace| {
+            printable(&backtrace.to_string(), limits::GUEST_BACKTRACE_BYTES_MAX)
+        }),
+    }
+}
+
+/// Text in which a guest may have had a hand, for logs and terminals: no control characters but
+/// line ends, and not too long.
+pub(in crate::wasm) fn printable(text: &str, bytes_max: usize) -> String {
+    let text = text.trim();
+    let end = text.floor_char_boundary(bytes_max);
+    text[..end].chars().filter(|c| *c == '\n' || !c.is_control()).collect()
 }

@@ -32,6 +32,18 @@ pub const COMPILE_WALL_MAX: Duration = Duration::from_secs(60);
 pub const COMPILE_CPU_SECONDS_MAX: u64 = 60;
 pub const COMPILE_MEMORY_BYTES_MAX: u64 = 4 * 1024 * MIB as u64;
 pub const COMPILED_BYTES_MAX: usize = 512 * MIB;
+pub const COMPILATIONS_AT_ONCE_MAX: usize = 2;
+pub const COMPILE_REPORT_BYTES_MAX: usize = 4 * KIB;
+pub const COMPONENT_NESTING_MAX: usize = 16;
+pub const COMPONENT_ITEMS_MAX: usize = 50_000;
+pub const COMPONENT_TYPE_NESTING_MAX: usize = 200;
+pub const COMPONENT_TYPE_FIELDS_MAX: usize = 2_000;
+pub const CORE_MODULES_MAX: usize = 64;
+pub const CORE_FUNCTIONS_MAX: usize = 200_000;
+pub const CORE_FUNCTION_BYTES_MAX: usize = 2 * MIB;
+pub const CORE_TYPES_MAX: usize = 50_000;
+pub const CORE_ITEMS_MAX: usize = 200_000;
+pub const CORE_BRANCH_TABLE_MAX: usize = 20_000;
 
 // Guests.
 pub const EPOCH_TICK: Duration = Duration::from_millis(10);
@@ -48,6 +60,16 @@ pub const GUEST_RESOURCES_MAX: usize = 1_000;
 pub const GUEST_HOSTCALL_BYTES_MAX: usize = 4 * MIB;
 pub const GUEST_RANDOM_BYTES_PER_CALL_MAX: usize = 64 * KIB;
 pub const GUEST_LOG_BYTES_PER_CALL_MAX: usize = 16 * KIB;
+/// What a linear memory of the arena may grow to in place: what one page of a page table spans.
+pub const GUEST_SLOT_BYTES: usize = 2 * MIB;
+/// Slots beyond the hot instances: for those being activated, and for several memories in one.
+pub const GUEST_SLOTS_HEADROOM: usize = 2_048;
+/// Linear memories that outgrew their slot, each a mapping of its own; the kernel allows a process
+/// 65,530 mappings.
+pub const GUEST_MAPPINGS_MAX: usize = 32_768;
+pub const GUEST_BACKTRACE_BYTES_MAX: usize = 4 * KIB;
+pub const GUEST_BACKTRACE_FRAMES_MAX: usize = 32;
+pub const GUEST_WASI_RESOURCES_MAX: usize = 1_000;
 /// Turns that outlive a tick of the epoch clock move to a thread of their own, so many at once.
 pub const LONG_TURNS_MAX: usize = 64;
 
@@ -59,6 +81,10 @@ pub const REPLY_BYTES_MAX: usize = 4 * MIB;
 pub const SNAPSHOT_BYTES_MAX: usize = 16 * MIB;
 pub const REJECTION_MESSAGE_BYTES_MAX: usize = 4 * KIB;
 pub const REJECTION_DETAILS_MAX: usize = 16;
+pub const EFFECTS_PER_COMMAND_MAX: usize = 1_000;
+pub const TIMERS_PER_COMMAND_MAX: usize = 1_000;
+/// What the answer to one command may take in all.
+pub const ANSWER_BYTES_MAX: usize = REPLY_BYTES_MAX + EVENTS_BYTES_PER_COMMAND_MAX + MIB;
 
 // Entities.
 pub const ENTITY_ID_BYTES_MAX: usize = 1_024;
