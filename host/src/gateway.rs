@@ -27,5 +27,6 @@ pub mod transcode;
 pub mod route;
 pub mod template;
 
+pub mod admin;
 mod error;
 pub mod services;

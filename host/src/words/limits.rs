@@ -180,3 +180,18 @@ pub const STATUS_HEADER_BYTES_MAX: usize = 3 * KIB;
 /// What is read and thrown away of a body that is too large, so that the answer is not lost with
 /// the connection.
 pub const DISCARDED_BYTES_MAX: usize = 16 * MIB;
+
+// Admin.
+pub const MODULE_NAME_BYTES_MAX: usize = 256;
+pub const DEPLOYMENT_NOTE_BYTES_MAX: usize = KIB;
+/// Each holds up to [`MODULE_BYTES_MAX`] in memory.
+pub const UPLOADS_AT_ONCE_MAX: usize = 4;
+pub const UPLOAD_WALL_MAX: Duration = Duration::from_secs(600);
+/// A page of events ends when it has so many bytes of them; they are sent twice, once decoded.
+pub const EVENTS_LISTED_BYTES_MAX: usize = MIB;
+/// Reads of the store for one page of cold entities, most of which may turn out to be hot.
+pub const COLD_PAGE_READS_MAX: usize = 16;
+pub const ADMIN_REFUSAL_DELAY_MIN: Duration = Duration::from_millis(100);
+pub const ADMIN_REFUSAL_DELAY_MAX: Duration = Duration::from_secs(5);
+pub const ADMIN_REFUSALS_FORGOTTEN_AFTER: Duration = Duration::from_secs(60);
+pub const ADMIN_REFUSALS_WAITING_MAX: usize = 64;

@@ -1,0 +1,164 @@
+//! The admin API: `stead.admin.v1.Admin` behind the same edge as the services, and what is not a
+//! unary call: uploads, probes and metrics.
+//!
+//! `GET /live` and `GET /ready` are open to everybody. All else, `/metrics` included, wants the
+//! admin token if there is one.
+
+mod auth;
+mod entities;
+mod errors;
+pub mod json;
+mod modules;
+mod node;
+mod page;
+mod probe;
+mod refusal;
+mod time;
+mod upload;
+
+use std::future::Future;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{Method, Request, Response};
+use hyper::body::Incoming;
+use prost::Message;
+use prost_reflect::DescriptorPool;
+
+use crate::entity::Entities;
+use crate::gateway::backend::{Backend, CallContext};
+use crate::gateway::body::Body;
+use crate::gateway::route::{Endpoint, Routes, Target};
+use crate::journal::Journal;
+use crate::registry::Registry;
+use crate::words::Status;
+use crate::words::config::Secret;
+use crate::words::telemetry::Metrics;
+
+pub use node::About;
+pub use probe::Readiness;
+
+const SERVICE: &str = "stead.admin.v1.Admin";
+
+/// What the admin API shows and works on. Cheap to clone.
+#[derive(Clone)]
+pub struct Admin {
+    pub registry: Registry,
+    pub entities: Entities,
+    pub journal: Journal,
+    pub metrics: Metrics,
+    pub readiness: Readiness,
+    pub about: Arc<About>,
+}
+
+/// The admin port's side of the edge.
+pub struct AdminBackend {
+    admin: Admin,
+    gate: auth::Gate,
+    uploads: upload::Uploads,
+    pool: DescriptorPool,
+    routes: Arc<Routes>,
+}
+
+impl AdminBackend {
+    pub fn new(admin: Admin, token: Option<&Secret>) -> anyhow::Result<Self> {
+        let pool = DescriptorPool::decode(stead_proto::DESCRIPTORS)?;
+        Ok(Self {
+            uploads: upload::Uploads::new(admin.registry.clone()),
+            gate: auth::Gate::new(token),
+            routes: Arc::new(routes(&pool)),
+            admin,
+            pool,
+        })
+    }
+}
+
+fn routes(pool: &DescriptorPool) -> Routes {
+    let methods = pool.get_service_by_name(SERVICE).into_iter().flat_map(|service| {
+        service.methods().filter(|method| !method.is_client_streaming()).collect::<Vec<_>>()
+    });
+    Routes::new(methods.map(|method| Endpoint::new(method, Target::Admin)))
+}
+
+impl Backend for AdminBackend {
+    fn routes(&self) -> Arc<Routes> {
+        self.routes.clone()
+    }
+
+    async fn call(
+        &self,
+        endpoint: &Endpoint,
+        payload: Bytes,
+        _context: CallContext,
+    ) -> Result<Bytes, Status> {
+        let admin = &self.admin;
+        match &*endpoint.method {
+            "Deploy" => run(payload, |request| admin.deploy(request)).await,
+            "ListRevisions" => run(payload, |request| admin.list_revisions(request)).await,
+            "RollBack" => run(payload, |request| admin.roll_back(request)).await,
+            "ListServices" => run(payload, |request| admin.list_services(request)).await,
+            "ListEntities" => run(payload, |request| admin.list_entities(request)).await,
+            "GetEntity" => run(payload, |request| admin.get_entity(request)).await,
+            "ListEvents" => run(payload, |request| admin.list_events(request)).await,
+            "GetState" => run(payload, |request| admin.get_state(request)).await,
+            "Passivate" => run(payload, |request| admin.passivate(request)).await,
+            "GetNode" => run(payload, |request| admin.get_node(request)).await,
+            other => Err(Status::unimplemented(format!("{SERVICE} has no method {other}"))),
+        }
+    }
+
+    async fn intercept(
+        &self,
+        request: Request<Incoming>,
+    ) -> Result<Response<Body>, Request<Incoming>> {
+        let read = matches!(*request.method(), Method::GET | Method::HEAD);
+        match request.uri().path() {
+            "/live" if read => return Ok(probe::live()),
+            "/ready" if read => return Ok(probe::ready(&self.admin)),
+            _ => {}
+        }
+        if let Err(status) = self.gate.admit(&request).await {
+            return Ok(refusal::answer(request.headers(), &status));
+        }
+        match request.uri().path() {
+            "/metrics" if read => Ok(probe::metrics(&self.admin.metrics)),
+            upload::PATH if request.method() == Method::PUT => {
+                Ok(self.uploads.put(request, &self.pool).await)
+            }
+            upload::GRPC_PATH if upload::is_grpc(&request) => Ok(self.uploads.grpc(request).await),
+            _ => Err(request),
+        }
+    }
+}
+
+/// Decodes, runs, encodes.
+async fn run<I, O, F>(payload: Bytes, handler: impl FnOnce(I) -> F) -> Result<Bytes, Status>
+where
+    I: Message + Default,
+    O: Message,
+    F: Future<Output = Result<O, Status>>,
+{
+    let request = I::decode(payload)
+        .map_err(|error| Status::invalid_argument(format!("the request is malformed: {error}")))?;
+    Ok(handler(request).await?.encode_to_vec().into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_unary_method_has_a_route_and_an_http_binding() {
+        let pool = DescriptorPool::decode(stead_proto::DESCRIPTORS).unwrap();
+        let routes = routes(&pool);
+        assert_eq!(routes.faults(), <[String; 0]>::default());
+        let service = pool.get_service_by_name(SERVICE).unwrap();
+        let bound = |path: &str| routes.by_path.contains_key(path);
+        for method in service.methods() {
+            let path = format!("/{SERVICE}/{}", method.name());
+            assert_eq!(bound(&path), method.name() != "UploadModule", "{path}");
+            let rule = crate::registry::descriptor::http_rule(&method);
+            assert_eq!(rule.is_some(), bound(&path), "{path}");
+        }
+    }
+}
