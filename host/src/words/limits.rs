@@ -182,8 +182,6 @@ pub const STATUS_HEADER_BYTES_MAX: usize = 3 * KIB;
 pub const DISCARDED_BYTES_MAX: usize = 16 * MIB;
 
 // Admin.
-pub const MODULE_NAME_BYTES_MAX: usize = 256;
-pub const DEPLOYMENT_NOTE_BYTES_MAX: usize = KIB;
 /// Each holds up to [`MODULE_BYTES_MAX`] in memory.
 pub const UPLOADS_AT_ONCE_MAX: usize = 4;
 pub const UPLOAD_WALL_MAX: Duration = Duration::from_secs(600);
