@@ -25,7 +25,7 @@ pub struct EntityType {
     pub(crate) snapshot_every: u32,
     pub(crate) passivate_after_ms: u32,
     pub(crate) settings: Vec<(&'static str, String)>,
-    pub(crate) create: Box<dyn Fn(&str) -> Box<dyn Entity>>,
+    pub(crate) create: Create,
 }
 
 impl EntityType {
@@ -67,6 +67,9 @@ impl EntityType {
         self
     }
 }
+
+/// Makes the entity with this id, before its first event.
+pub(crate) type Create = Box<dyn Fn(&str) -> Box<dyn Entity>>;
 
 /// A command as the host delivers it.
 pub(crate) struct Command {
