@@ -1,1 +1,3 @@
 //! Floor 9: the commands of the `stead` binary.
+
+pub mod build;
