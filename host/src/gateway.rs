@@ -29,4 +29,7 @@ pub mod template;
 
 pub mod admin;
 mod error;
+mod grpc_service;
+pub mod health;
+pub mod reflection;
 pub mod services;

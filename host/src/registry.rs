@@ -11,7 +11,7 @@ pub mod validate;
 mod wire;
 
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 
 pub use deploy::{DeployError, DeployRequest, Registry, Upload};
 pub use key::{KeyError, KeyReader};

@@ -161,6 +161,8 @@ pub const IDLE_CONNECTION_TIMEOUT: Duration = Duration::from_secs(300);
 /// A call without a deadline of its own gets this one.
 pub const CALL_DEADLINE_DEFAULT: Duration = Duration::from_secs(30);
 pub const CALL_DEADLINE_MAX: Duration = Duration::from_secs(600);
+pub const REFLECTION_REQUEST_BYTES_MAX: usize = 16 * KIB;
+pub const HEALTH_REQUEST_BYTES_MAX: usize = 4 * KIB;
 pub const METADATA_ENTRIES_MAX: usize = 64;
 pub const CORS_MAX_AGE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 pub const SHUTDOWN_MAX: Duration = Duration::from_secs(10);
