@@ -1,1 +1,25 @@
-fn main() {}
+//! Stead from outside: the real binary, real clients, real signals, real disks.
+//!
+//! Run by `cargo xtask test`, which builds the guests and installs the clients first.
+
+mod cart;
+
+mod clients;
+
+mod idempotency;
+
+mod deploy;
+
+mod lifecycle;
+
+mod admin;
+
+mod cli;
+
+mod bad_requests;
+
+mod bad_modules;
+
+mod bad_disks;
+
+mod crash;

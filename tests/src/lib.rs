@@ -24,3 +24,6 @@ pub use host::Host;
 pub mod proto {
     tonic::include_proto!("com.example.shoppingcart");
 }
+
+/// The `FileDescriptorSet` of the cart's public API, for clients that want one.
+pub const CART_DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/cart.binpb"));

@@ -1,0 +1,82 @@
+//! Modules that can never work: refused with the reason, and nothing that runs is touched.
+
+use http::Method;
+use stead_tests::cart::GUEST;
+use stead_tests::{Host, files};
+
+fn wat(text: &str) -> Vec<u8> {
+    wat::parse_str(text).expect("valid text")
+}
+
+fn cart() -> Vec<u8> {
+    std::fs::read(files::guest(GUEST)).expect("the cart")
+}
+
+/// The message of the refusal; a cart beside it is unharmed.
+async fn refused(bytes: Vec<u8>) -> String {
+    let host = Host::with_guest(GUEST).await;
+    host.add("ada", "kettle", 1).await.ok();
+    let message = host.upload_bytes(bytes).await.refused(400, "invalid_argument");
+    assert_eq!(host.cart("ada").await["kettle"], 1);
+    message
+}
+
+#[track_caller]
+fn names(message: &str, words: &[&str]) {
+    let found = words.iter().any(|word| message.to_lowercase().contains(word));
+    assert!(found, "none of {words:?} is in: {message}");
+}
+
+#[tokio::test]
+async fn what_is_no_wasm_file_is_refused() {
+    names(&refused(b"this is not WebAssembly".to_vec()).await, &["wasm", "webassembly"]);
+    names(&refused(Vec::new()).await, &["empty", "wasm", "webassembly"]);
+}
+
+#[tokio::test]
+async fn a_core_module_is_refused() {
+    names(&refused(wat("(module)")).await, &["core module", "component"]);
+}
+
+#[tokio::test]
+async fn a_component_of_another_world_is_refused() {
+    names(&refused(wat("(component)")).await, &["stead:function"]);
+}
+
+#[tokio::test]
+async fn an_import_that_is_not_granted_is_named() {
+    let message = refused(wat(r#"(component (import "evil:net/sockets" (instance)))"#)).await;
+    names(&message, &["evil:net/sockets"]);
+}
+
+#[tokio::test]
+async fn a_truncated_upload_is_refused() {
+    let mut half = cart();
+    half.truncate(half.len() / 2);
+    refused(half).await;
+}
+
+#[tokio::test]
+async fn an_upload_that_breaks_off_is_not_stored() {
+    let host = Host::start().await;
+    let head = format!(
+        "PUT /v1/modules?name=cart.wasm HTTP/1.1\r\nhost: stead\r\ncontent-type: application/wasm\r\n\
+         content-length: {}\r\n\r\n",
+        cart().len()
+    );
+    let mut stream = std::net::TcpStream::connect(host.admin.address()).unwrap();
+    std::io::Write::write_all(&mut stream, head.as_bytes()).unwrap();
+    std::io::Write::write_all(&mut stream, &cart()[..1000]).unwrap();
+    drop(stream);
+    let again = host.upload_bytes(cart()).await.ok();
+    assert_eq!(again["alreadyPresent"], false, "{again}");
+}
+
+#[tokio::test]
+async fn a_module_of_more_than_32_mib_is_refused() {
+    let host = Host::start().await;
+    let big = vec![0; 32 * 1024 * 1024 + 1];
+    let sent = host.admin.send(Method::PUT, "/v1/modules?name=x", "application/wasm", big).await;
+    assert!([400, 413, 429].contains(&sent.status.as_u16()), "{}: {}", sent.status, sent.text());
+    names(&sent.text(), &["32"]);
+}
