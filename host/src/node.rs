@@ -1,9 +1,274 @@
 //! Floor 9: a node, assembled in reading order.
 
+mod banner;
+mod ports;
+mod process;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::entity::{Entities, EntitiesConfig};
+use crate::gateway::admin::{About, Admin, AdminBackend, Readiness};
+use crate::gateway::server::{self, ServerOptions};
+use crate::gateway::services::Services;
+use crate::gateway::tls;
+use crate::journal::sqlite::SqliteStore;
+use crate::journal::{AnyStore, Journal};
+use crate::node::process::Signals;
+use crate::registry::Registry;
+use crate::wasm::Engine;
+use crate::wasm::engine::EngineConfig;
+use crate::words::clock::{self, Instant};
 use crate::words::config::Config;
+use crate::words::telemetry::{self, Metrics};
+use crate::words::{Revision, limits};
+
+/// Checked against Cargo.lock by a test: the crate does not tell.
+pub const WASMTIME_VERSION: &str = "48.0.8";
 
 /// Serves until it is told to stop. Returns an error if the node could not start, or stopped because
 /// it could no longer do its work.
-pub async fn run(_config: Config) -> anyhow::Result<()> {
-    unreachable!()
+pub async fn run(config: Config) -> anyhow::Result<()> {
+    let mut phases = Phases::new();
+    telemetry::init_logs(config.log_json, &config.log_filter);
+    // First of all, so that no signal is missed while the node starts.
+    let mut signals = Signals::listen()?;
+    process::raise_open_files();
+    let node = tokio::select! {
+        node = Node::start(&config, &mut phases) => node?,
+        name = signals.next() => {
+            tracing::info!("{name} while starting: stopped");
+            return Ok(());
+        }
+    };
+
+    let end = tokio::select! {
+        name = signals.next() => End::Told(name),
+        reason = node.admin.journal.failed() => End::JournalFailed(reason),
+    };
+    if let Some(file) = &config.ports_file {
+        ports::remove_file(file);
+    }
+    match end {
+        End::Told(name) => {
+            tracing::info!("{name}: stopping; a second signal stops at once");
+            tokio::select! {
+                () = node.stop() => {}
+                name = signals.next() => process::exit_now(&format!("{name} again: stopped at once")),
+                () = tokio::time::sleep(limits::SHUTDOWN_MAX) => process::exit_now("the work in hand did not end in time: stopped without it"),
+            }
+            tracing::info!("stopped");
+            Ok(())
+        }
+        End::JournalFailed(reason) => {
+            tracing::error!(%reason, "the journal failed; nothing can be acknowledged until the node is started again");
+            node.abandon().await;
+            Err(anyhow::anyhow!("the journal failed: {reason}; start the node again to go on"))
+        }
+    }
+}
+
+enum End {
+    Told(&'static str),
+    JournalFailed(Arc<str>),
+}
+
+/// Everything that runs.
+struct Node {
+    admin: Admin,
+    services_port: Port,
+    admin_port: Port,
+}
+
+/// A port that serves.
+struct Port {
+    stop: CancellationToken,
+    serving: JoinHandle<()>,
+}
+
+impl Node {
+    async fn start(config: &Config, phases: &mut Phases) -> anyhow::Result<Self> {
+        let started_at_ms = clock::unix_ms();
+        let metrics = Metrics::default();
+        process::create_data_dir(&config.data_dir)?;
+        let data_dir = config.data_dir.canonicalize().unwrap_or(config.data_dir.clone());
+        let tls = config.tls.as_ref().map(tls::load).transpose()?;
+
+        let store = SqliteStore::open(&data_dir).await?;
+        let journal = Journal::start(AnyStore::Sqlite(store), metrics.clone());
+        phases.done("journal");
+
+        let engine = engine(&data_dir, config)?;
+        phases.done("engine");
+
+        let registry = Registry::open(engine, journal.clone())
+            .await
+            .context("the deployed modules cannot be read")?;
+        phases.done("registry");
+
+        let entities = Entities::new(
+            registry.clone(),
+            journal.clone(),
+            metrics.clone(),
+            EntitiesConfig {
+                hot_entities_max: config.hot_entities_max,
+                hot_bytes_max: config.hot_bytes_max,
+            },
+        );
+        let admin = Admin {
+            registry: registry.clone(),
+            entities: entities.clone(),
+            journal,
+            metrics: metrics.clone(),
+            readiness: Readiness::default(),
+            about: Arc::new(About {
+                started_at_ms,
+                data_dir,
+                store: "sqlite",
+                wasmtime_version: WASMTIME_VERSION,
+                hot_entities_max: config.hot_entities_max,
+                hot_bytes_max: config.hot_bytes_max,
+            }),
+        };
+        let admin_backend = AdminBackend::new(admin.clone(), config.admin_token.as_ref())?;
+
+        let services_listener = ports::bind(config.listen, "--listen")?;
+        let admin_listener = ports::bind(config.admin, "--admin")?;
+        let addresses = ports::Addresses {
+            services: services_listener.local_addr()?,
+            admin: admin_listener.local_addr()?,
+            tls: tls.is_some(),
+        };
+        let services_port = Port::serve(
+            services_listener,
+            Services::new(registry.clone(), entities),
+            ServerOptions {
+                tls,
+                cors: config.cors.clone(),
+                metrics,
+                shutdown_max: limits::DRAIN_MAX,
+                ..ServerOptions::default()
+            },
+        );
+        // Local tools speak plain HTTP to it, and its connections are not those of the services port.
+        let admin_port = Port::serve(
+            admin_listener,
+            admin_backend,
+            ServerOptions {
+                connections_max: limits::ADMIN_CONNECTIONS_MAX,
+                shutdown_max: limits::ADMIN_DRAIN_MAX,
+                ..ServerOptions::default()
+            },
+        );
+        phases.done("ports");
+
+        if let Some(file) = &config.ports_file {
+            ports::write_file(file, &addresses)?;
+        }
+        banner::print(config, &addresses, &admin);
+        phases.total();
+        Ok(Self { admin, services_port, admin_port })
+    }
+
+    /// Lets the work in hand end, and leaves everything on disk.
+    async fn stop(self) {
+        let Self { admin, services_port, admin_port } = self;
+        admin.readiness.drain();
+        services_port.stop.cancel();
+        let drained = tokio::time::timeout(limits::DRAIN_MAX, admin.entities.drain()).await;
+        if drained.is_err() {
+            tracing::warn!("some commands did not end within {:?}", limits::DRAIN_MAX);
+        }
+        services_port.end(limits::ADMIN_DRAIN_MAX).await;
+        admin_port.stop.cancel();
+        admin_port.end(limits::ADMIN_DRAIN_MAX).await;
+        admin.journal.close().await;
+    }
+
+    /// Nothing can be saved any more; callers who wait get their answers.
+    async fn abandon(self) {
+        let Self { admin, services_port, admin_port } = self;
+        admin.readiness.drain();
+        services_port.stop.cancel();
+        admin_port.stop.cancel();
+        services_port.end(limits::ADMIN_DRAIN_MAX).await;
+        admin_port.end(limits::ADMIN_DRAIN_MAX).await;
+    }
+}
+
+impl Port {
+    fn serve<B: crate::gateway::backend::Backend>(
+        listener: TcpListener,
+        backend: B,
+        options: ServerOptions,
+    ) -> Self {
+        let stop = CancellationToken::new();
+        let serving = server::serve(listener, Arc::new(backend), options, stop.clone());
+        Self { stop, serving: tokio::spawn(serving) }
+    }
+
+    async fn end(self, wait_max: Duration) {
+        if tokio::time::timeout(wait_max, self.serving).await.is_err() {
+            tracing::warn!("some connections did not end within {wait_max:?}");
+        }
+    }
+}
+
+fn engine(data_dir: &Path, config: &Config) -> anyhow::Result<Engine> {
+    Engine::new(EngineConfig {
+        cache_dir: Some(data_dir.join("compiled")),
+        compiler: Some(std::env::current_exe().context("the path of this program is not known")?),
+        instances_max: config.hot_entities_max,
+    })
+    .context("the WebAssembly engine cannot start")
+}
+
+/// How long each part of the start took.
+struct Phases {
+    began: Instant,
+    last: Instant,
+}
+
+impl Phases {
+    fn new() -> Self {
+        let now = clock::now();
+        Self { began: now, last: now }
+    }
+
+    fn done(&mut self, phase: &'static str) {
+        let now = clock::now();
+        tracing::debug!(phase, took = ?now - self.last, "start");
+        self.last = now;
+    }
+
+    fn total(&self) {
+        tracing::debug!(took = ?self.began.elapsed(), "ready");
+    }
+}
+
+/// What is live, for people.
+fn live(revision: Revision, services: usize) -> String {
+    match (revision, services) {
+        (Revision(0), _) => "nothing deployed yet".into(),
+        (revision, 1) => format!("revision {revision}, 1 service live"),
+        (revision, services) => format!("revision {revision}, {services} services live"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_version_of_wasmtime_is_the_locked_one() {
+        let lock = include_str!("../../Cargo.lock");
+        let entry = format!("name = \"wasmtime\"\nversion = \"{WASMTIME_VERSION}\"\n");
+        assert!(lock.contains(&entry), "WASMTIME_VERSION is not what Cargo.lock says");
+    }
 }

@@ -153,6 +153,8 @@ pub const BODY_BYTES_MAX: usize = 4 * MIB;
 pub const HEADERS_MAX: usize = 100;
 pub const HEADER_BYTES_MAX: usize = 16 * KIB;
 pub const CONNECTIONS_MAX: usize = 20_000;
+/// Connections that wait to be accepted; the kernel has a limit of its own.
+pub const ACCEPT_BACKLOG: u32 = 4_096;
 pub const STREAMS_PER_CONNECTION_MAX: u32 = 128;
 pub const PENDING_RESETS_MAX: usize = 20;
 pub const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(10);
@@ -195,3 +197,8 @@ pub const ADMIN_REFUSAL_DELAY_MIN: Duration = Duration::from_millis(100);
 pub const ADMIN_REFUSAL_DELAY_MAX: Duration = Duration::from_secs(5);
 pub const ADMIN_REFUSALS_FORGOTTEN_AFTER: Duration = Duration::from_secs(60);
 pub const ADMIN_REFUSALS_WAITING_MAX: usize = 64;
+pub const ADMIN_CONNECTIONS_MAX: usize = 1_000;
+
+// Stopping: the parts of SHUTDOWN_MAX, with the rest for the journal.
+pub const DRAIN_MAX: Duration = Duration::from_secs(4);
+pub const ADMIN_DRAIN_MAX: Duration = Duration::from_secs(1);

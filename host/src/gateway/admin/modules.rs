@@ -4,12 +4,12 @@ use std::collections::HashMap;
 
 use stead_proto::admin::v1 as api;
 
-use crate::gateway::admin::errors::{from_deploy, from_join, from_store};
+use crate::gateway::admin::errors::{from_deploy, from_store};
 use crate::gateway::admin::{Admin, page, time};
 use crate::journal::ModuleRecord;
 use crate::registry::plan::{Action, Change, Plan};
 use crate::registry::{DeployRequest, Method, Service, descriptor};
-use crate::words::{Digest, Revision, Status, limits};
+use crate::words::{Digest, Revision, Status};
 
 impl Admin {
     pub(super) async fn deploy(
@@ -17,12 +17,7 @@ impl Admin {
         request: api::DeployRequest,
     ) -> Result<api::DeployResponse, Status> {
         let request = deploy_request(request)?;
-        let registry = self.registry.clone();
-        // A client that goes away must not leave a deployment half done.
-        let plan = tokio::spawn(async move { registry.deploy(request).await })
-            .await
-            .map_err(from_join)?
-            .map_err(from_deploy)?;
+        let plan = self.registry.deploy(request).await.map_err(from_deploy)?;
         Ok(api::DeployResponse { revision: plan.revision.0, changes: changes(plan) })
     }
 
@@ -31,11 +26,7 @@ impl Admin {
         request: api::RollBackRequest,
     ) -> Result<api::RollBackResponse, Status> {
         let to = Some(Revision(request.revision)).filter(|revision| revision.0 > 0);
-        let registry = self.registry.clone();
-        let plan = tokio::spawn(async move { registry.roll_back(to, request.force).await })
-            .await
-            .map_err(from_join)?
-            .map_err(from_deploy)?;
+        let plan = self.registry.roll_back(to, request.force).await.map_err(from_deploy)?;
         Ok(api::RollBackResponse { revision: plan.revision.0, changes: changes(plan) })
     }
 
@@ -117,13 +108,6 @@ fn deploy_request(request: api::DeployRequest) -> Result<DeployRequest, Status> 
         .enumerate()
         .map(|(index, text)| digest(&format!("modules[{index}]"), text))
         .collect();
-    let bytes = request.note.len();
-    let max = limits::DEPLOYMENT_NOTE_BYTES_MAX;
-    if bytes > max {
-        return Err(Status::invalid_argument(format!(
-            "note has {bytes} bytes; the limit is {max}"
-        )));
-    }
     Ok(DeployRequest {
         modules: modules?,
         plan: request.plan,
@@ -224,15 +208,15 @@ mod tests {
 
     #[test]
     fn a_deployment_needs_modules_that_are_digests() {
-        let refused = |modules: &[&str], note: &str| {
+        let refused = |modules: &[&str]| {
             let modules = modules.iter().map(|text| text.to_string()).collect();
-            let request = api::DeployRequest { modules, note: note.into(), ..Default::default() };
-            deploy_request(request).unwrap_err().message
+            deploy_request(api::DeployRequest { modules, ..Default::default() })
+                .unwrap_err()
+                .message
         };
         let digest = Digest::of(b"cart").to_string();
-        assert!(refused(&[], "").starts_with("modules is empty"));
-        assert!(refused(&[&digest, "cart"], "").starts_with("modules[1] is not a SHA-256"));
-        assert!(refused(&[&digest], &"n".repeat(2_000)).starts_with("note has 2000 bytes"));
+        assert!(refused(&[]).starts_with("modules is empty"));
+        assert!(refused(&[&digest, "cart"]).starts_with("modules[1] is not a SHA-256"));
     }
 
     #[test]
