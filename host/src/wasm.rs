@@ -28,7 +28,7 @@ mod arena;
 mod wasi;
 
 #[cfg(test)]
-mod fixtures;
+pub(crate) mod fixtures;
 
 pub use component::Component;
 pub use engine::{Engine, EngineConfig};

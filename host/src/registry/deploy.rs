@@ -153,3 +153,6 @@ impl Registry {
         answered.await.unwrap_or_else(|_| Err(stopped()))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,4 +1,4 @@
-//! Hand-made descriptors for tests.
+//! Hand-made descriptors and modules for tests.
 
 use std::path::Path;
 
@@ -7,6 +7,7 @@ use protox::file::{
     ChainFileResolver, File, FileResolver, GoogleFileResolver, IncludeFileResolver,
 };
 
+use crate::wasm::fixtures::Guest;
 use crate::wasm::{Description, EntityType};
 
 struct InMemory<'a>(&'a str);
@@ -47,4 +48,36 @@ pub fn describe(source: &'static str, types: &[(&str, &str)]) -> Description {
         entity_types: types.iter().map(entity_type).collect(),
         sdk: "test".to_owned(),
     }
+}
+
+/// A component that describes itself so and does nothing else of use.
+pub fn component(description: &Description) -> bytes::Bytes {
+    const BASE: usize = 8192;
+    let types = &description.entity_types;
+    // The description at BASE, the entity types after it, then what they point to.
+    let heap = BASE + 24 + types.len() * 40;
+    let mut pointed = Vec::new();
+    let mut place = |bytes: &[u8]| {
+        let at = (heap + pointed.len()) as u32;
+        pointed.extend_from_slice(bytes);
+        [at, bytes.len() as u32]
+    };
+    let mut words: Vec<u32> = Vec::new();
+    words.extend(place(&description.file_descriptor_set));
+    words.extend([BASE as u32 + 24, types.len() as u32]);
+    words.extend(place(description.sdk.as_bytes()));
+    for entity_type in types {
+        assert!(entity_type.settings.is_empty(), "settings are not supported here");
+        words.extend(place(entity_type.service.as_bytes()));
+        words.extend(place(entity_type.kind.as_bytes()));
+        words.extend(place(entity_type.journal_name.as_bytes()));
+        words.extend([entity_type.snapshot_every, entity_type.passivate_after_ms, 0, 0]);
+    }
+    let data = words.iter().flat_map(|word| word.to_le_bytes()).chain(pointed);
+    let escaped: String = data.map(|byte| format!("\\{byte:02x}")).collect();
+    Guest::new()
+        .with("describe", &format!("(i32.const {BASE})"))
+        .with_items(&format!("(data (i32.const {BASE}) \"{escaped}\")"))
+        .component()
+        .into()
 }

@@ -1,0 +1,290 @@
+use super::*;
+use crate::journal::memory::MemoryStore;
+use crate::journal::{AnyStore, Write};
+use crate::registry::plan::Action;
+use crate::registry::testing::{component, describe};
+use crate::wasm::fixtures::{Guest, engine};
+use crate::words::telemetry::Metrics;
+use crate::words::{Address, Message as Event, Seq};
+
+const SERVICES: &str = r#"
+    syntax = "proto3";
+    package t;
+    import "stead/options.proto";
+    message M { string id = 1 [(stead.entity_key) = true]; }
+    service A { rpc Do(M) returns (M); }
+    service B { rpc Do(M) returns (M); }
+    service C { rpc Do(M) returns (M); }
+"#;
+
+struct Host {
+    engine: Engine,
+    journal: Journal,
+    registry: Registry,
+}
+
+impl Host {
+    async fn start() -> Self {
+        let journal = Journal::start(AnyStore::Memory(MemoryStore::default()), Metrics::default());
+        let engine = engine();
+        let registry = Registry::open(engine.clone(), journal.clone()).await.unwrap();
+        Self { engine, journal, registry }
+    }
+
+    async fn restart(&mut self) {
+        let opened = Registry::open(self.engine.clone(), self.journal.clone()).await;
+        self.registry = opened.unwrap();
+    }
+
+    async fn upload(&self, types: &[(&str, &str)]) -> Digest {
+        let module = component(&describe(SERVICES, types));
+        self.registry.upload("m.wasm", module).await.unwrap().record.digest
+    }
+
+    async fn deploy(&self, module: Digest) -> Result<Plan, DeployError> {
+        self.registry.deploy(request(module)).await
+    }
+
+    /// Gives a journal its first entity.
+    async fn store_an_event(&self, journal: &str) {
+        let write = Write {
+            address: Address::new(journal, "one"),
+            after: Seq::ZERO,
+            events: vec![Event::new("t.M", b"".as_slice())],
+            snapshot: None,
+            receipt: None,
+            at_ms: 1,
+        };
+        self.journal.append(write).wait().await.unwrap();
+    }
+
+    fn services(&self) -> Vec<String> {
+        self.registry.live().services.keys().map(|name| name.to_string()).collect()
+    }
+}
+
+fn request(module: Digest) -> DeployRequest {
+    DeployRequest { modules: vec![module], plan: false, force: false, note: "test".to_owned() }
+}
+
+fn told(plan: &Plan) -> Vec<String> {
+    let tell = |change: &crate::registry::plan::Change| {
+        let name = &change.entity_type;
+        format!("{:?} {} {} {}", change.action, name.service, name.kind, name.journal)
+    };
+    plan.changes.iter().map(tell).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_says_what_it_contains_and_changes_nothing() {
+    let host = Host::start().await;
+    let module = component(&describe(SERVICES, &[("t.A", "a"), ("t.B", "b")]));
+    let first = host.registry.upload("first.wasm", module.clone()).await.unwrap();
+    assert_eq!(first.record.digest, Digest::of(&module));
+    assert_eq!(first.record.bytes, module.len() as u64);
+    assert_eq!(first.sdk, "test");
+    assert_eq!(first.entity_types.len(), 2);
+    assert_eq!(first.entity_types[1].journal.as_str(), "b");
+    assert!(!first.already_present);
+
+    let again = host.registry.upload("again.wasm", module).await.unwrap();
+    assert!(again.already_present);
+    assert_eq!(again.record, first.record);
+    assert_eq!(host.registry.live().revision, Revision(0));
+    assert!(host.services().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn faulty_uploads_are_refused_and_not_stored() {
+    let host = Host::start().await;
+    let upload = async |bytes: Bytes| host.registry.upload("m.wasm", bytes).await.unwrap_err();
+
+    assert!(matches!(
+        upload(Bytes::from_static(b"not wasm")).await,
+        DeployError::Refused(Refusal::NotWasm { .. })
+    ));
+    let faulty = component(&describe(SERVICES, &[("t.A", "a"), ("t.Gone", "g")]));
+    assert_eq!(
+        upload(faulty).await.to_string(),
+        "t.Gone: no such service in the file descriptor set"
+    );
+    let trapping = Guest::new().with("describe", "unreachable").component();
+    assert!(matches!(upload(trapping.into()).await, DeployError::Describe(Failure::Trap { .. })));
+    let long = "n".repeat(MODULE_NAME_BYTES_MAX + 1);
+    let named = host.registry.upload(&long, Bytes::new()).await;
+    assert!(matches!(named, Err(DeployError::Invalid(_))));
+    assert!(host.journal.modules().await.unwrap().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deployment_is_durable_then_live_then_announced() {
+    let mut host = Host::start().await;
+    let mut watch = host.registry.watch();
+    let module = host.upload(&[("t.A", "a")]).await;
+    let plan = host.deploy(module).await.unwrap();
+    assert_eq!(plan.revision, Revision(1));
+    assert_eq!(told(&plan), ["Added t.A event-sourced a"]);
+    assert_eq!(plan.changes[0].module, module);
+    assert_eq!(*watch.borrow_and_update(), Revision(1));
+    assert_eq!(host.services(), ["t.A"]);
+    assert_eq!(host.registry.revisions().await.unwrap()[0].modules, [module]);
+
+    host.restart().await;
+    assert_eq!(host.registry.live().revision, Revision(1));
+    assert_eq!(host.services(), ["t.A"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_deployment_again_makes_no_revision() {
+    let host = Host::start().await;
+    let module = host.upload(&[("t.A", "a")]).await;
+    host.deploy(module).await.unwrap();
+    let again = host.deploy(module).await.unwrap();
+    assert_eq!(again.revision, Revision(1));
+    assert_eq!(told(&again), ["Unchanged t.A event-sourced a"]);
+    assert_eq!(host.registry.revisions().await.unwrap().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plan_changes_nothing() {
+    let host = Host::start().await;
+    let module = host.upload(&[("t.A", "a")]).await;
+    let plan = host.registry.deploy(DeployRequest { plan: true, ..request(module) }).await.unwrap();
+    assert_eq!(plan.revision, Revision(1));
+    assert_eq!(plan.changes[0].action, Action::Added);
+    assert!(host.services().is_empty());
+    assert!(host.registry.revisions().await.unwrap().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn services_that_stay_are_the_very_same() {
+    let host = Host::start().await;
+    host.deploy(host.upload(&[("t.A", "a")]).await).await.unwrap();
+    let before = host.registry.live();
+    let plan = host.deploy(host.upload(&[("t.B", "b")]).await).await.unwrap();
+    assert_eq!(told(&plan), ["Unchanged t.A event-sourced a", "Added t.B event-sourced b"]);
+    let after = host.registry.live();
+    assert!(Arc::ptr_eq(&before.services["t.A"], &after.services["t.A"]));
+    assert_eq!(after.modules.len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deployment_that_would_orphan_entities_needs_force() {
+    let host = Host::start().await;
+    host.deploy(host.upload(&[("t.A", "a"), ("t.B", "b")]).await).await.unwrap();
+    let successor = host.upload(&[("t.A", "a")]).await;
+
+    host.store_an_event("b").await;
+    for plan in [false, true] {
+        let refused = host.registry.deploy(DeployRequest { plan, ..request(successor) }).await;
+        assert_eq!(
+            refused.unwrap_err().to_string(),
+            "b has entities, and this deployment removes its service t.B; pass --force if you mean it"
+        );
+    }
+    assert_eq!(host.services(), ["t.A", "t.B"]);
+
+    let forced = DeployRequest { force: true, ..request(successor) };
+    let plan = host.registry.deploy(forced).await.unwrap();
+    assert_eq!(told(&plan), ["Replaced t.A event-sourced a", "Removed t.B event-sourced b"]);
+    assert_eq!(host.services(), ["t.A"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_may_be_renamed_and_an_unused_one_removed() {
+    let host = Host::start().await;
+    host.deploy(host.upload(&[("t.A", "a"), ("t.B", "b")]).await).await.unwrap();
+    host.store_an_event("a").await;
+    let plan = host.deploy(host.upload(&[("t.C", "a")]).await).await.unwrap();
+    assert_eq!(
+        told(&plan),
+        ["Removed t.A event-sourced a", "Removed t.B event-sourced b", "Added t.C event-sourced a"]
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn new_modules_that_clash_are_invalid() {
+    let host = Host::start().await;
+    let modules = vec![host.upload(&[("t.A", "a")]).await, host.upload(&[("t.B", "a")]).await];
+    let clash = host.registry.deploy(DeployRequest { modules, ..request(Digest::of(b"")) }).await;
+    assert!(matches!(clash, Err(DeployError::Invalid(faults)) if faults.len() == 1));
+    let none =
+        host.registry.deploy(DeployRequest { modules: vec![], ..request(Digest::of(b"")) }).await;
+    assert!(matches!(none, Err(DeployError::Invalid(_))));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_never_uploaded_cannot_be_deployed() {
+    let host = Host::start().await;
+    let digest = Digest::of(b"never");
+    let refused = host.deploy(digest).await;
+    assert!(matches!(refused, Err(DeployError::UnknownModule(unknown)) if unknown == digest));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rolling_back_is_a_new_revision_with_the_modules_of_an_old_one() {
+    let host = Host::start().await;
+    let unknown = host.registry.roll_back(None, false).await;
+    assert!(matches!(unknown, Err(DeployError::UnknownRevision(Revision(0)))));
+
+    host.deploy(host.upload(&[("t.A", "a")]).await).await.unwrap();
+    host.deploy(host.upload(&[("t.B", "b")]).await).await.unwrap();
+    host.deploy(host.upload(&[("t.C", "c")]).await).await.unwrap();
+
+    let plan = host.registry.roll_back(None, false).await.unwrap();
+    assert_eq!(plan.revision, Revision(4));
+    assert_eq!(host.services(), ["t.A", "t.B"]);
+    let record = host.registry.revisions().await.unwrap().pop().unwrap();
+    assert_eq!(record.note, "roll back to 2");
+
+    host.store_an_event("b").await;
+    let refused = host.registry.roll_back(Some(Revision(1)), false).await;
+    assert!(matches!(refused, Err(DeployError::WouldOrphan { .. })));
+    host.registry.roll_back(Some(Revision(1)), true).await.unwrap();
+    assert_eq!(host.services(), ["t.A"]);
+    let unknown = host.registry.roll_back(Some(Revision(9)), false).await;
+    assert!(matches!(unknown, Err(DeployError::UnknownRevision(Revision(9)))));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_module_that_cannot_be_loaded_is_left_out_and_told() {
+    let mut host = Host::start().await;
+    let good = host.upload(&[("t.A", "a")]).await;
+    let bad = Digest::of(b"rotten");
+    let bytes = Bytes::from_static(b"rotten");
+    let record = ModuleRecord { digest: bad, name: "bad".into(), bytes: 6, uploaded_at_ms: 0 };
+    host.journal.put_module(&record, &bytes).await.unwrap();
+    let record = DeploymentRecord {
+        revision: Revision(1),
+        modules: vec![bad, good],
+        created_at_ms: 0,
+        note: String::new(),
+    };
+    host.journal.put_deployment(&record).await.unwrap();
+
+    host.restart().await;
+    assert_eq!(host.services(), ["t.A"]);
+    let live = host.registry.live();
+    assert_eq!(live.broken.len(), 1);
+    assert_eq!(live.broken[0].0, bad);
+
+    // It stays in the revision until it is replaced.
+    host.deploy(host.upload(&[("t.B", "b")]).await).await.unwrap();
+    assert_eq!(host.registry.live().broken[0].0, bad);
+    assert_eq!(host.registry.revisions().await.unwrap()[1].modules.len(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_modules_of_a_revision_that_clash_the_later_is_live() {
+    let mut host = Host::start().await;
+    let modules =
+        vec![host.upload(&[("t.A", "a"), ("t.B", "b")]).await, host.upload(&[("t.A", "a")]).await];
+    let (revision, later) = (Revision(1), modules[1]);
+    let record = DeploymentRecord { revision, modules, created_at_ms: 0, note: String::new() };
+    host.journal.put_deployment(&record).await.unwrap();
+    host.restart().await;
+    assert_eq!(host.services(), ["t.A"]);
+    let live = host.registry.live();
+    assert_eq!(live.services["t.A"].module.digest, later);
+    assert_eq!(live.broken.len(), 1);
+}
