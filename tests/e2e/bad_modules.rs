@@ -80,3 +80,39 @@ async fn a_module_of_more_than_32_mib_is_refused() {
     assert!([400, 413, 429].contains(&sent.status.as_u16()), "{}: {}", sent.status, sent.text());
     names(&sent.text(), &["32"]);
 }
+
+/// A guest whose description of itself is wrong in the way of its name.
+async fn refused_guest(name: &str, words: &[&str]) {
+    let file = files::guest(&format!("misbehaving-{name}"));
+    names(&refused(std::fs::read(file).expect("the guest")).await, words);
+}
+
+#[tokio::test]
+async fn a_descriptor_without_the_named_service_is_refused() {
+    refused_guest("no-service", &["misbehaving.v1.absent"]).await;
+}
+
+#[tokio::test]
+async fn a_method_without_an_entity_key_is_refused() {
+    refused_guest("no-key", &["entity_key"]).await;
+}
+
+#[tokio::test]
+async fn an_unknown_kind_is_refused() {
+    refused_guest("unknown-kind", &["oracle"]).await;
+}
+
+#[tokio::test]
+async fn a_description_that_is_garbage_is_refused() {
+    refused_guest("garbage-descriptor", &["descriptor"]).await;
+    refused_guest("no-types", &["entity type", "no entity"]).await;
+    refused_guest("bad-journal-name", &["../mis behaving"]).await;
+    refused_guest("duplicate-journal", &["twice", "more than once", "unique", "two"]).await;
+    refused_guest("unknown-setting", &["colour"]).await;
+}
+
+#[tokio::test]
+async fn a_description_that_never_comes_is_refused() {
+    refused_guest("describe-traps", &["describe"]).await;
+    refused_guest("describe-loops", &["describe"]).await;
+}

@@ -6,6 +6,8 @@ mod cart;
 
 mod clients;
 
+mod event_sourced;
+
 mod idempotency;
 
 mod deploy;
@@ -19,6 +21,8 @@ mod cli;
 mod bad_requests;
 
 mod bad_modules;
+
+mod bad_guests;
 
 mod bad_disks;
 

@@ -35,8 +35,9 @@ pub fn build_all(stead: &Path) -> anyhow::Result<()> {
         let name = example.file_name().unwrap_or_default().to_string_lossy().into_owned();
         build(stead, &example, &name, None)?;
     }
+    let source = tools::root().join(MISBEHAVING);
+    build(stead, &source, "misbehaving", None)?;
     for feature in misbehaviours()? {
-        let source = tools::root().join(MISBEHAVING);
         build(stead, &source, &format!("misbehaving-{feature}"), Some(&feature))?;
     }
     Ok(())
