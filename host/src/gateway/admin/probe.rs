@@ -1,9 +1,9 @@
 //! `/live`, `/ready` and `/metrics`.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use http::{HeaderValue, Response, StatusCode, header};
+use tokio::sync::watch;
 
 use crate::gateway::admin::Admin;
 use crate::gateway::body::Body;
@@ -12,17 +12,22 @@ use crate::words::telemetry::Metrics;
 /// Whether the node wants new work. Cheap to clone; clones share.
 #[derive(Clone, Default)]
 pub struct Readiness {
-    draining: Arc<AtomicBool>,
+    draining: Arc<watch::Sender<bool>>,
 }
 
 impl Readiness {
     /// The node is about to stop: `/ready` says so from now on, for load balancers.
     pub fn drain(&self) {
-        self.draining.store(true, Ordering::Relaxed);
+        self.draining.send_replace(true);
+    }
+
+    /// Turns true once.
+    pub fn draining(&self) -> watch::Receiver<bool> {
+        self.draining.subscribe()
     }
 
     fn obstacle(&self, journal_stopped: Option<Arc<str>>) -> Option<String> {
-        if self.draining.load(Ordering::Relaxed) {
+        if *self.draining.borrow() {
             return Some("the node is stopping".into());
         }
         journal_stopped.map(|reason| format!("the journal has stopped: {reason}"))

@@ -31,9 +31,10 @@ pub(super) fn address(said: &Said) -> Result<SocketAddr, String> {
 
 pub(super) fn token(said: &Said) -> Result<Secret, String> {
     let text = text(said)?;
-    if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+    let printable = text.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic());
+    if text.is_empty() || !printable || text.trim() != text {
         return Err(
-            "a token must be letters, digits and signs of ASCII, without spaces; `openssl rand -hex 32` makes a good one"
+            "a token must be printable ASCII, without spaces around it; `openssl rand -hex 32` makes a good one"
                 .into(),
         );
     }
