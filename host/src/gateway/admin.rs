@@ -35,6 +35,7 @@ use crate::words::Status;
 use crate::words::config::Secret;
 use crate::words::telemetry::Metrics;
 
+pub use modules::describe_service;
 pub use node::About;
 pub use probe::Readiness;
 

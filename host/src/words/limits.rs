@@ -148,6 +148,13 @@ pub const WAL_CHECKPOINT_PAGES: usize = 4_000;
 pub const LIST_PAGE_DEFAULT: usize = 100;
 pub const LIST_PAGE_MAX: usize = 1_000;
 
+// The command line.
+pub const CLIENT_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+pub const CLIENT_ANSWER_BYTES_MAX: usize = 64 * MIB;
+pub const CLIENT_REFLECTED_FILES_MAX: usize = 1_000;
+/// Pieces of an upload.
+pub const CLIENT_UPLOAD_CHUNK_BYTES: usize = 64 * KIB;
+
 // Edges.
 pub const BODY_BYTES_MAX: usize = 4 * MIB;
 pub const HEADERS_MAX: usize = 100;

@@ -90,7 +90,7 @@ impl Admin {
         }
         Ok(api::ListServicesResponse {
             revision: live.revision.0,
-            services: live.services.values().map(|service| describe(service)).collect(),
+            services: live.services.values().map(|service| describe_service(service)).collect(),
             broken_modules,
         })
     }
@@ -154,7 +154,8 @@ fn module(digest: &Digest, known: &HashMap<Digest, ModuleRecord>) -> api::Module
     }
 }
 
-fn describe(service: &Service) -> api::Service {
+/// A service as the API tells it.
+pub fn describe_service(service: &Service) -> api::Service {
     api::Service {
         name: service.name.to_string(),
         kind: service.kind.name().into(),

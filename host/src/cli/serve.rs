@@ -1,0 +1,74 @@
+//! `stead serve`: the flags, resolved, and then the node.
+
+use crate::cli::args::ServeArgs;
+use crate::cli::failed::Failed;
+use crate::node;
+use crate::words::config::{Config, Overrides};
+
+pub fn run(args: ServeArgs) -> Result<(), Failed> {
+    let config =
+        Config::resolve(overrides(args)).map_err(|error| Failed::usage(error.to_string()))?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_name("stead")
+        .build()
+        .map_err(|error| Failed::local(format!("cannot start threads: {error}")))?;
+    Ok(runtime.block_on(node::run(config))?)
+}
+
+fn overrides(args: ServeArgs) -> Overrides {
+    let origins = args.cors_allowed_origins;
+    Overrides {
+        config: args.config,
+        data: args.data,
+        listen: args.listen,
+        admin: args.admin,
+        ports_file: args.ports_file,
+        tls_certificate: args.tls_certificate,
+        tls_key: args.tls_key,
+        cors_allowed_origins: (!origins.is_empty()).then(|| origins.join(",")),
+        cors_max_age: args.cors_max_age,
+        hot_entities: args.hot_entities,
+        hot_memory: args.hot_memory,
+        log_format: args.log_format,
+        log_filter: args.log_filter,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::cli::args::{Cli, Command};
+
+    fn parsed(line: &str) -> Overrides {
+        match Cli::parse_from(line.split(' ')).command {
+            Command::Serve(args) => overrides(args),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn no_flag_overrides_nothing() {
+        let overrides = parsed("stead serve");
+        assert_eq!(overrides.cors_allowed_origins, None);
+        assert_eq!((overrides.data, overrides.listen), (None, None));
+    }
+
+    #[test]
+    fn repeated_origins_become_one_list() {
+        let overrides = parsed("stead serve --cors-origin https://a --cors-origin https://b");
+        assert_eq!(overrides.cors_allowed_origins.as_deref(), Some("https://a,https://b"));
+    }
+
+    #[test]
+    fn short_spellings_of_flags_are_taken() {
+        let line = "stead serve --tls-cert c --tls-key k --hot-entities-max 5 --hot-bytes-max 1GiB --log debug";
+        let overrides = parsed(line);
+        assert_eq!(overrides.tls_certificate.as_deref(), Some("c"));
+        assert_eq!(overrides.hot_entities.as_deref(), Some("5"));
+        assert_eq!(overrides.hot_memory.as_deref(), Some("1GiB"));
+        assert_eq!(overrides.log_filter.as_deref(), Some("debug"));
+    }
+}

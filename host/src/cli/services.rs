@@ -1,0 +1,104 @@
+//! `stead services`: what can be called now.
+
+use serde_json::{Value, json};
+use stead_proto::admin::v1 as api;
+
+use crate::cli::admin::Admin;
+use crate::cli::args::ServicesArgs;
+use crate::cli::deploy::short;
+use crate::cli::failed::Failed;
+use crate::cli::output::Output;
+use crate::cli::render;
+
+pub async fn run(args: ServicesArgs, out: &Output) -> Result<(), Failed> {
+    let mut admin = Admin::connect(&args.port).await?;
+    let answer = admin.services().await?;
+    if out.is_json() {
+        out.json(&json!({
+            "revision": answer.revision,
+            "services": answer.services.iter().map(render::service).collect::<Value>(),
+            "broken_modules":
+                answer.broken_modules.iter().map(render::broken_module).collect::<Value>(),
+        }));
+        return Ok(());
+    }
+    for module in &answer.broken_modules {
+        out.warn(&format!(
+            "module {} ({}) could not be loaded: {}",
+            module.name,
+            short(&module.digest),
+            module.reason
+        ));
+    }
+    if answer.services.is_empty() {
+        out.say("nothing is live yet; deploy a module with `stead deploy FILE`");
+        return Ok(());
+    }
+    if args.methods {
+        print_methods(&answer.services, out);
+    } else {
+        print(&answer.services, out);
+    }
+    Ok(())
+}
+
+pub fn print(services: &[api::Service], out: &Output) {
+    let rows = services.iter().map(service_row).collect();
+    out.table(["SERVICE", "KIND", "JOURNAL", "METHODS", "MODULE"], rows);
+}
+
+pub fn print_methods(services: &[api::Service], out: &Output) {
+    let rows = services.iter().flat_map(method_rows).collect();
+    out.table(["METHOD", "REQUEST", "REPLY", "HTTP"], rows);
+}
+
+fn service_row(service: &api::Service) -> [String; 5] {
+    [
+        service.name.clone(),
+        service.kind.clone(),
+        service.journal.clone(),
+        service.methods.len().to_string(),
+        format!("{} {}", service.module_name, short(&service.module_digest)),
+    ]
+}
+
+fn method_rows(service: &api::Service) -> Vec<[String; 4]> {
+    let row = |method: &api::Method| {
+        let http: Vec<String> =
+            method.http.iter().map(|http| format!("{} {}", http.method, http.path)).collect();
+        [
+            format!("{}/{}", service.name, method.name),
+            method.input_type.clone(),
+            method.output_type.clone(),
+            http.join(", "),
+        ]
+    };
+    service.methods.iter().map(row).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_method_is_shown_as_it_is_called_with_all_its_addresses() {
+        let http = |method: &str, path: &str| api::HttpBinding {
+            method: method.into(),
+            path: path.into(),
+            body: String::new(),
+        };
+        let service = api::Service {
+            name: "shop.Cart".into(),
+            methods: vec![api::Method {
+                name: "Get".into(),
+                input_type: "shop.GetRequest".into(),
+                output_type: "shop.Cart".into(),
+                http: vec![http("GET", "/carts/{id}"), http("POST", "/carts/{id}:get")],
+            }],
+            ..Default::default()
+        };
+        let rows = method_rows(&service);
+        assert_eq!(rows[0][0], "shop.Cart/Get");
+        assert_eq!(rows[0][3], "GET /carts/{id}, POST /carts/{id}:get");
+    }
+}
