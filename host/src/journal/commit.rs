@@ -54,6 +54,7 @@ impl Drop for Promise {
     }
 }
 
+#[expect(clippy::large_enum_variant, reason = "all but the last are writes")]
 enum Job {
     Write(Write, Promise),
     Close(oneshot::Sender<()>),
@@ -350,5 +351,99 @@ impl Batch {
             rest.push(write, promise);
         }
         rest
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::journal::conformance::write;
+
+    fn journal() -> Journal {
+        Journal::start(AnyStore::Memory(MemoryStore::default()), Metrics::default())
+    }
+
+    async fn seq(journal: &Journal, id: &str) -> u64 {
+        journal.load(&Address::new("carts", id), None).await.unwrap().seq.0
+    }
+
+    #[tokio::test]
+    async fn writes_of_an_entity_are_stored_in_the_order_of_their_calls() {
+        let journal = journal();
+        let commits: Vec<Commit> = (0..100).map(|n| journal.append(write("a", n, 1))).collect();
+        assert!(commits[99].outcome().is_none());
+        for commit in commits {
+            commit.wait().await.unwrap();
+            assert!(commit.outcome().is_some());
+        }
+        assert_eq!(seq(&journal, "a").await, 100);
+    }
+
+    #[tokio::test]
+    async fn a_conflict_fails_the_entity_and_nobody_else() {
+        let journal = journal();
+        journal.append(write("a", 0, 1)).wait().await.unwrap();
+        let good = [
+            journal.append(write("a", 1, 1)),
+            journal.append(write("b", 0, 1)),
+            journal.append(write("c", 0, 1)),
+        ];
+        // All of these come in one batch with the others.
+        let bad = [
+            journal.append(write("a", 3, 1)),
+            journal.append(write("a", 4, 1)),
+            journal.append(write("d", 7, 1)),
+            journal.append(write("d", 8, 1)),
+        ];
+        let also_good = journal.append(write("b", 1, 1));
+        for commit in good.into_iter().chain([also_good]) {
+            commit.wait().await.unwrap();
+        }
+        for commit in bad {
+            assert!(matches!(commit.wait().await, Err(AppendError::Conflict)));
+        }
+        assert_eq!(seq(&journal, "a").await, 2);
+        assert_eq!(seq(&journal, "b").await, 2);
+        assert_eq!(seq(&journal, "d").await, 0);
+        assert!(journal.stopped().is_none());
+    }
+
+    #[tokio::test]
+    async fn closing_commits_what_is_queued_and_refuses_what_comes() {
+        let journal = journal();
+        let queued = journal.append(write("a", 0, 1));
+        journal.close().await;
+        queued.wait().await.unwrap();
+        let late = journal.append(write("a", 1, 1));
+        assert!(matches!(late.wait().await, Err(AppendError::Stopped { .. })));
+        assert!(journal.stopped().is_some());
+        journal.close().await;
+    }
+
+    #[tokio::test]
+    async fn a_full_queue_refuses_at_once() {
+        let journal = journal();
+        // Nothing runs before the first await.
+        let commits: Vec<Commit> =
+            (0..=COMMIT_QUEUE_MAX as u64).map(|n| journal.append(write("a", n, 1))).collect();
+        let last = &commits[COMMIT_QUEUE_MAX];
+        assert!(matches!(last.outcome(), Some(Err(AppendError::Stopped { .. }))));
+        commits[COMMIT_QUEUE_MAX - 1].wait().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn commits_are_counted() {
+        let metrics = Metrics::default();
+        let journal = Journal::start(AnyStore::Memory(MemoryStore::default()), metrics.clone());
+        journal.append(write("a", 0, 2)).wait().await.unwrap();
+        assert_eq!(metrics.commit_bytes.get(), 2 * ("test.Event".len() as u64 + 3));
+        assert!(metrics.render().contains("stead_commit_rows_sum 2.0"));
+    }
+
+    #[tokio::test]
+    async fn a_write_that_nobody_commits_any_more_fails() {
+        let cell = Arc::new(SetOnce::new());
+        drop(Promise(cell.clone()));
+        assert!(matches!(Commit(cell).wait().await, Err(AppendError::Unknown { .. })));
     }
 }

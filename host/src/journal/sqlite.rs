@@ -1,67 +1,381 @@
 //! The embedded store: one SQLite file.
+//!
+//! A commit appends its events to one table, in commit order and without an index: that is what makes
+//! it fast. Where the events of an entity lie is kept in memory, until they are packed into segments
+//! by entity, behind the hot path. Reads never wait for commits.
 
+mod fault;
+mod index;
+mod open;
+mod pack;
+mod read;
+mod rows;
+mod segment;
+mod writer;
+
+#[cfg(test)]
+mod tests;
+
+use std::fs::File;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{
+    Arc, Mutex as SyncMutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, Weak,
+};
 
 use bytes::Bytes;
+use sqlx::{Connection, SqlitePool};
+use tokio::sync::{Mutex, Notify};
 
 use crate::journal::error::{OpenError, StoreError};
-use crate::journal::store::*;
-use crate::words::{Address, Digest, JournalName, Seq};
+use crate::journal::sqlite::fault::damaged;
+use crate::journal::sqlite::index::{Index, Types};
+use crate::journal::sqlite::read::get;
+use crate::journal::sqlite::writer::Writer;
+use crate::journal::store::{
+    DeploymentRecord, EntityFilter, EntityPage, EventPage, Loaded, ModuleRecord, Receipt, Store,
+    Write, deployment_conflict,
+};
+use crate::words::limits::{
+    LIST_PAGE_MAX, PACK_AT_CLOSE_MAX, PACK_SLICE_BYTES, PACK_SLICE_ENTITIES, RECEIPT_SWEEP_EVERY,
+    RECEIPT_SWEEP_ROWS, SEGMENT_BYTES_MAX, SEGMENT_MERGE_BYTES_MAX, TAIL_BYTES_MAX, TAIL_ROWS_MAX,
+};
+use crate::words::{Address, Digest, JournalName, Revision, Seq, clock};
+
+/// When events are packed, and how. The defaults are for use; tests take small numbers.
+#[derive(Clone, Debug)]
+pub struct SqliteOptions {
+    /// Unpacked events at which the packer starts, and their bytes in memory.
+    pub tail_rows_max: usize,
+    pub tail_bytes_max: usize,
+    pub segment_bytes_max: usize,
+    pub segment_merge_bytes_max: usize,
+    pub pack_slice_bytes: usize,
+    pub pack_slice_entities: usize,
+}
+
+impl Default for SqliteOptions {
+    fn default() -> Self {
+        Self {
+            tail_rows_max: TAIL_ROWS_MAX,
+            tail_bytes_max: TAIL_BYTES_MAX,
+            segment_bytes_max: SEGMENT_BYTES_MAX,
+            segment_merge_bytes_max: SEGMENT_MERGE_BYTES_MAX,
+            pack_slice_bytes: PACK_SLICE_BYTES,
+            pack_slice_entities: PACK_SLICE_ENTITIES,
+        }
+    }
+}
 
 /// Cheap to clone.
 #[derive(Clone)]
-pub struct SqliteStore {
-    _private: Arc<()>,
+pub struct SqliteStore(Arc<Inner>);
+
+struct Inner {
+    options: SqliteOptions,
+    writer: Mutex<Writer>,
+    readers: SqlitePool,
+    index: SyncMutex<Index>,
+    types: RwLock<Types>,
+    poisoned: OnceLock<Arc<str>>,
+    closing: AtomicBool,
+    packing: Mutex<()>,
+    wake: Arc<Notify>,
+    lock: SyncMutex<Option<File>>,
 }
 
 impl SqliteStore {
     /// Opens (or creates) `stead.db` in a data directory, takes its exclusive lock, and migrates its
     /// schema.
-    pub async fn open(_data_dir: &Path) -> Result<Self, OpenError> {
-        unreachable!()
+    pub async fn open(data_dir: &Path) -> Result<Self, OpenError> {
+        Self::open_with(data_dir, SqliteOptions::default()).await
+    }
+
+    pub async fn open_with(data_dir: &Path, options: SqliteOptions) -> Result<Self, OpenError> {
+        let inner = Arc::new(open::open(data_dir, options).await?);
+        tokio::spawn(housekeep(Arc::downgrade(&inner), inner.wake.clone()));
+        if inner.index().rows() >= inner.options.tail_rows_max {
+            inner.wake.notify_one();
+        }
+        Ok(Self(inner))
+    }
+}
+
+#[cfg(test)]
+impl SqliteStore {
+    pub(super) async fn pack_now(&self) {
+        self.0.pack(None).await.unwrap();
+    }
+
+    /// Runs a statement on the connection that writes.
+    pub(super) async fn meddle(&self, statement: &'static str) {
+        let mut writer = self.0.writer.lock().await;
+        sqlx::query(statement).execute(writer.connection.as_mut().unwrap()).await.unwrap();
+    }
+}
+
+/// Packs when there is enough to pack, and forgets receipts that have expired. Ends with the store.
+async fn housekeep(inner: Weak<Inner>, wake: Arc<Notify>) {
+    let mut sweep = tokio::time::interval(RECEIPT_SWEEP_EVERY);
+    loop {
+        let is_pack = tokio::select! {
+            () = wake.notified() => true,
+            _ = sweep.tick() => false,
+        };
+        let Some(inner) = inner.upgrade() else { return };
+        if inner.is_closing() {
+            return;
+        }
+        let done = match is_pack {
+            true => inner.pack(None).await,
+            false => inner.sweep_receipts(clock::unix_ms()).await,
+        };
+        if let Err(error) = done {
+            // The journal is whole, only longer than it could be. The next commit tries again.
+            tracing::warn!(%error, "housekeeping of the journal failed");
+        }
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.wake.notify_one();
+    }
+}
+
+impl Inner {
+    fn new(
+        options: SqliteOptions,
+        writer: Mutex<Writer>,
+        readers: SqlitePool,
+        index: Index,
+        types: Types,
+        lock: File,
+    ) -> Self {
+        Self {
+            options,
+            writer,
+            readers,
+            index: SyncMutex::new(index),
+            types: RwLock::new(types),
+            poisoned: OnceLock::new(),
+            closing: AtomicBool::new(false),
+            packing: Mutex::new(()),
+            wake: Arc::default(),
+            lock: SyncMutex::new(Some(lock)),
+        }
+    }
+
+    // Nothing panics while it holds these two, so a poisoned lock cannot be.
+    fn index(&self) -> MutexGuard<'_, Index> {
+        self.index.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn types(&self) -> RwLockReadGuard<'_, Types> {
+        self.types.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn add_types(&self, new: Vec<(Arc<str>, i64)>) {
+        let mut types = self.types.write().unwrap_or_else(PoisonError::into_inner);
+        new.into_iter().for_each(|(name, number)| types.insert(name, number));
+    }
+
+    fn poison(&self, reason: Arc<str>) -> StoreError {
+        let reason = self.poisoned.get_or_init(|| reason).clone();
+        StoreError::Poisoned { reason }
+    }
+
+    fn refuse_if_poisoned(&self) -> Result<(), StoreError> {
+        match self.poisoned.get() {
+            Some(reason) => Err(StoreError::Poisoned { reason: reason.clone() }),
+            None => Ok(()),
+        }
+    }
+
+    fn closed(&self) -> StoreError {
+        StoreError::Poisoned { reason: "the store is closed".into() }
+    }
+
+    fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::Acquire)
+    }
+
+    async fn sweep_receipts(&self, now_ms: u64) -> Result<(), StoreError> {
+        loop {
+            let delete = sqlx::query(
+                "DELETE FROM receipt WHERE (entity, key) IN \
+                 (SELECT entity, key FROM receipt WHERE expires_at_ms <= ? LIMIT ?)",
+            );
+            let delete = delete.bind(now_ms as i64).bind(RECEIPT_SWEEP_ROWS);
+            if self.write_one(delete).await? < RECEIPT_SWEEP_ROWS as u64 || self.is_closing() {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn close(&self) {
+        if self.closing.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        if self.poisoned.get().is_none()
+            && let Err(error) = self.pack(Some(clock::now() + PACK_AT_CLOSE_MAX)).await
+        {
+            tracing::warn!(%error, "the journal was closed without being packed");
+        }
+        self.readers.close().await;
+        // The last connection to close moves the log into the file.
+        if let Some(connection) = self.writer.lock().await.connection.take()
+            && let Err(error) = connection.close().await
+        {
+            tracing::warn!(%error, "the journal was not closed cleanly; the next start repairs it");
+        }
+        drop(self.lock.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 }
 
 impl Store for SqliteStore {
-    async fn commit(&self, _: &[Write]) -> Result<(), StoreError> {
-        unreachable!()
+    async fn commit(&self, batch: &[Write]) -> Result<(), StoreError> {
+        self.0.commit(batch).await
     }
-    async fn load(&self, _: &Address, _: Option<Seq>) -> Result<Loaded, StoreError> {
-        unreachable!()
+
+    async fn load(&self, address: &Address, at: Option<Seq>) -> Result<Loaded, StoreError> {
+        read::load(&self.0, address, at).await
     }
+
     async fn events(
         &self,
-        _: &Address,
-        _: Seq,
-        _: usize,
-        _: usize,
+        address: &Address,
+        from: Seq,
+        limit: usize,
+        bytes_max: usize,
     ) -> Result<EventPage, StoreError> {
-        unreachable!()
+        read::events(&self.0, address, from, limit, bytes_max).await
     }
-    async fn receipt(&self, _: &Address, _: &str, _: u64) -> Result<Option<Receipt>, StoreError> {
-        unreachable!()
+
+    async fn receipt(
+        &self,
+        address: &Address,
+        key: &str,
+        now_ms: u64,
+    ) -> Result<Option<Receipt>, StoreError> {
+        read::receipt(&self.0, address, key, now_ms).await
     }
-    async fn entities(&self, _: &EntityFilter) -> Result<EntityPage, StoreError> {
-        unreachable!()
+
+    async fn entities(&self, filter: &EntityFilter) -> Result<EntityPage, StoreError> {
+        read::entities(&self.0, filter).await
     }
-    async fn count_entities(&self, _: &JournalName, _: usize) -> Result<usize, StoreError> {
-        unreachable!()
+
+    async fn count_entities(
+        &self,
+        journal: &JournalName,
+        limit: usize,
+    ) -> Result<usize, StoreError> {
+        let mut count = 0;
+        let mut filter = EntityFilter { journal: Some(journal.clone()), ..EntityFilter::default() };
+        loop {
+            filter.limit = (limit - count).min(LIST_PAGE_MAX);
+            let page = read::entities(&self.0, &filter).await?;
+            count += page.entities.len();
+            let last = page.entities.into_iter().next_back();
+            filter.after = last.map(|entity| Address { journal: entity.journal, id: entity.id });
+            if !page.more || count >= limit {
+                return Ok(count);
+            }
+        }
     }
-    async fn put_module(&self, _: &ModuleRecord, _: &Bytes) -> Result<(), StoreError> {
-        unreachable!()
+
+    async fn put_module(&self, record: &ModuleRecord, bytes: &Bytes) -> Result<(), StoreError> {
+        let insert = sqlx::query(
+            "INSERT OR IGNORE INTO module (digest, name, bytes, uploaded_at_ms, data) \
+             VALUES (?, ?, ?, ?, ?)",
+        );
+        let insert = insert
+            .bind(record.digest.0.to_vec())
+            .bind(record.name.clone())
+            .bind(record.bytes as i64)
+            .bind(record.uploaded_at_ms as i64)
+            .bind(bytes.to_vec());
+        self.0.write_one(insert).await.map(drop)
     }
-    async fn module(&self, _: &Digest) -> Result<Option<(ModuleRecord, Bytes)>, StoreError> {
-        unreachable!()
+
+    async fn module(&self, digest: &Digest) -> Result<Option<(ModuleRecord, Bytes)>, StoreError> {
+        let row = sqlx::query(
+            "SELECT digest, name, bytes, uploaded_at_ms, data FROM module WHERE digest = ?",
+        )
+        .bind(&digest.0[..])
+        .fetch_optional(&self.0.readers)
+        .await
+        .map_err(fault::read)?;
+        let Some(row) = row else { return Ok(None) };
+        let bytes = Bytes::from(get::<Vec<u8>>(&row, 4)?);
+        if Digest::of(&bytes) != *digest {
+            return Err(damaged(format!("module {digest}")));
+        }
+        Ok(Some((module_record(&row)?, bytes)))
     }
+
     async fn modules(&self) -> Result<Vec<ModuleRecord>, StoreError> {
-        unreachable!()
+        let rows = sqlx::query(
+            "SELECT digest, name, bytes, uploaded_at_ms FROM module ORDER BY uploaded_at_ms, digest",
+        )
+        .fetch_all(&self.0.readers)
+        .await
+        .map_err(fault::read)?;
+        rows.iter().map(module_record).collect()
     }
-    async fn put_deployment(&self, _: &DeploymentRecord) -> Result<(), StoreError> {
-        unreachable!()
+
+    async fn put_deployment(&self, record: &DeploymentRecord) -> Result<(), StoreError> {
+        let revision = record.revision.0 as i64;
+        let insert = sqlx::query(
+            "INSERT INTO deployment (revision, modules, created_at_ms, note) \
+             SELECT ?1, ?2, ?3, ?4 WHERE ?1 = (SELECT coalesce(max(revision), 0) + 1 FROM deployment)",
+        );
+        let digests: Vec<u8> = record.modules.iter().flat_map(|digest| digest.0).collect();
+        let insert = insert
+            .bind(revision)
+            .bind(digests)
+            .bind(record.created_at_ms as i64)
+            .bind(record.note.clone());
+        match self.0.write_one(insert).await? {
+            0 => Err(deployment_conflict(record.revision)),
+            _ => Ok(()),
+        }
     }
+
     async fn deployments(&self) -> Result<Vec<DeploymentRecord>, StoreError> {
-        unreachable!()
+        let rows = sqlx::query(
+            "SELECT revision, modules, created_at_ms, note FROM deployment ORDER BY revision",
+        )
+        .fetch_all(&self.0.readers)
+        .await
+        .map_err(fault::read)?;
+        rows.iter().map(deployment_record).collect()
     }
-    async fn close(&self) {}
+
+    async fn close(&self) {
+        self.0.close().await;
+    }
+}
+
+fn digest(bytes: &[u8]) -> Result<Digest, StoreError> {
+    bytes.try_into().map(Digest).map_err(|_| damaged("a digest is not 32 bytes long"))
+}
+
+fn module_record(row: &sqlx::sqlite::SqliteRow) -> Result<ModuleRecord, StoreError> {
+    Ok(ModuleRecord {
+        digest: digest(get(row, 0)?)?,
+        name: get(row, 1)?,
+        bytes: get::<i64>(row, 2)? as u64,
+        uploaded_at_ms: get::<i64>(row, 3)? as u64,
+    })
+}
+
+fn deployment_record(row: &sqlx::sqlite::SqliteRow) -> Result<DeploymentRecord, StoreError> {
+    let modules: &[u8] = get(row, 1)?;
+    Ok(DeploymentRecord {
+        revision: Revision(get::<i64>(row, 0)? as u64),
+        modules: modules.chunks(32).map(digest).collect::<Result<_, _>>()?,
+        created_at_ms: get::<i64>(row, 2)? as u64,
+        note: get(row, 3)?,
+    })
 }

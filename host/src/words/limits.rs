@@ -141,6 +141,8 @@ pub const PACK_SLICE_BYTES: usize = 512 * KIB;
 pub const PACK_SLICE_ENTITIES: usize = 512;
 pub const PACK_DELETE_ROWS: i64 = 8_192;
 pub const PACK_AT_CLOSE_MAX: Duration = Duration::from_secs(3);
+/// A file up to this size is checked as a whole when it is opened.
+pub const QUICK_CHECK_BYTES_MAX: u64 = 8 * MIB as u64;
 pub const RECEIPT_SWEEP_EVERY: Duration = Duration::from_secs(60);
 pub const RECEIPT_SWEEP_ROWS: i64 = 500;
 pub const JOURNAL_READERS: u32 = 4;
