@@ -147,3 +147,103 @@ fn at_most(what: &str, found: usize, max: usize) -> Result<(), Failure> {
 fn malformed(reason: String) -> Failure {
     Failure::Malformed { reason }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(name: &str, bytes: usize) -> entity::MessageResult {
+        entity::MessageResult { type_name: name.into(), data: vec![0; bytes] }
+    }
+
+    fn with_events(events: Vec<entity::MessageResult>) -> entity::Outcome {
+        entity::Outcome {
+            answer: types::Answer::None,
+            effects: Vec::new(),
+            events,
+            state_change: types::StateChange::None,
+            timers: Vec::new(),
+        }
+    }
+
+    fn reason<T: std::fmt::Debug>(answer: Result<T, Failure>) -> String {
+        match answer {
+            Err(Failure::Malformed { reason }) => reason,
+            other => panic!("malformed is expected: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn events_are_accepted_up_to_their_limits() {
+        let events = (0..limits::EVENTS_PER_COMMAND_MAX).map(|_| event("a.B", 1)).collect();
+        assert_eq!(outcome(with_events(events)).expect("accepted").events.len(), 1_000);
+        let largest = vec![event("a.B", limits::EVENT_BYTES_MAX)];
+        outcome(with_events(largest)).expect("accepted");
+    }
+
+    #[test]
+    fn too_many_or_too_large_events_are_refused_as_a_whole() {
+        let many = (0..=limits::EVENTS_PER_COMMAND_MAX).map(|_| event("a.B", 1)).collect();
+        assert!(reason(outcome(with_events(many))).contains("1001 events; the limit is 1000"));
+        let large = vec![event("a.B", limits::EVENT_BYTES_MAX + 1)];
+        assert!(reason(outcome(with_events(large))).contains("the event a.B has 1048577 bytes"));
+        let heavy = (0..5).map(|_| event("a.B", 1_000_000)).collect();
+        assert!(reason(outcome(with_events(heavy))).contains("bytes in its events"));
+    }
+
+    #[test]
+    fn type_names_must_be_names() {
+        for name in ["", ".a.B", "a..B", "a.B.", "a b", "a/b", "1a", "a.B\n", "ä", "type.x/a.B"] {
+            assert!(reason(outcome(with_events(vec![event(name, 1)]))).contains("type name"));
+        }
+        let long = "a".repeat(limits::TYPE_NAME_BYTES_MAX + 1);
+        assert!(reason(snapshot(Some(event(&long, 1)))).contains("type name"));
+        for name in ["a", "_a.B_1", &long[1..]] {
+            outcome(with_events(vec![event(name, 1)])).expect("accepted");
+        }
+    }
+
+    #[test]
+    fn replies_and_snapshots_have_limits() {
+        let reply = types::Answer::Reply(vec![0; limits::REPLY_BYTES_MAX + 1]);
+        let too_large = entity::Outcome { answer: reply, ..with_events(Vec::new()) };
+        assert!(reason(outcome(too_large)).contains("bytes in its reply"));
+        let too_large = event("a.B", limits::SNAPSHOT_BYTES_MAX + 1);
+        assert!(reason(snapshot(Some(too_large))).contains("the snapshot a.B"));
+        assert_eq!(snapshot(None), Ok(None));
+    }
+
+    fn rejected(code: u32, message: String) -> Result<Rejection, Failure> {
+        rejection(entity::Rejection { code, message, details: Vec::new() })
+    }
+
+    #[test]
+    fn rejections_have_a_code_of_grpc_other_than_ok() {
+        for code in [0, 17, u32::MAX] {
+            assert!(reason(rejected(code, String::new())).contains("1 to 16"));
+        }
+        assert_eq!(rejected(5, "gone".into()).expect("accepted").code, Code::NotFound);
+        let details = (0..=limits::REJECTION_DETAILS_MAX).map(|_| event("a.B", 1)).collect();
+        let many = entity::Rejection { code: 5, message: String::new(), details };
+        assert!(reason(rejection(many)).contains("details"));
+    }
+
+    #[test]
+    fn long_messages_of_rejections_are_cut_between_characters() {
+        let message = "€".repeat(limits::REJECTION_MESSAGE_BYTES_MAX);
+        let cut = rejected(5, message).expect("accepted").message;
+        assert_eq!(cut.len(), limits::REJECTION_MESSAGE_BYTES_MAX / 3 * 3);
+        assert!(cut.chars().all(|c| c == '€'));
+    }
+
+    #[test]
+    fn refusals_of_guests_are_short_and_printable() {
+        let Err(Failure::Refused { what: "events", reason }) =
+            refusable("events", Err(format!("\x1b[31mred{}", "x".repeat(100_000))))
+        else {
+            panic!("refused is expected")
+        };
+        assert!(reason.starts_with("[31mred"));
+        assert!(reason.len() <= limits::REJECTION_MESSAGE_BYTES_MAX);
+    }
+}

@@ -303,3 +303,219 @@ unsafe impl MemoryCreator for Creator {
         Ok(Box::new(Memory::new(&self.0, minimum, bytes_max)?))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wasm::fixtures::{Guest, command, engine, instance_limits};
+    use crate::wasm::{Command, Engine, EngineConfig, Failure, Instance};
+
+    const MIB: usize = limits::MIB;
+
+    fn bytes(memory: &mut Memory) -> &mut [u8] {
+        // SAFETY: that many bytes belong to this memory, and `memory` is borrowed meanwhile.
+        unsafe { std::slice::from_raw_parts_mut(memory.as_ptr(), memory.byte_size()) }
+    }
+
+    /// As fast in unoptimised tests as comparing memory is.
+    fn are_all(bytes: &[u8], value: u8) -> bool {
+        bytes.first() == Some(&value) && bytes[1..] == bytes[..bytes.len() - 1]
+    }
+
+    #[test]
+    fn a_reused_slot_reads_as_zeros_everywhere() {
+        let arena = Arena::new(1, 1).expect("an arena");
+        let mut memory = Memory::new(&arena, SLOT_BYTES / 2, usize::MAX).expect("room");
+        memory.grow(SLOT_BYTES).expect("grows");
+        bytes(&mut memory).fill(0xaa);
+        let first = memory.as_ptr();
+        drop(memory);
+        let mut memory = Memory::new(&arena, SLOT_BYTES, usize::MAX).expect("room");
+        assert_eq!(memory.as_ptr(), first);
+        assert!(are_all(bytes(&mut memory), 0));
+    }
+
+    #[test]
+    fn a_slot_that_was_left_for_a_mapping_reads_as_zeros_too() {
+        let arena = Arena::new(1, 1).expect("an arena");
+        let mut grown = Memory::new(&arena, SLOT_BYTES, usize::MAX).expect("room");
+        bytes(&mut grown).fill(0xaa);
+        grown.grow(SLOT_BYTES + 1).expect("grows");
+        let mut memory =
+            Memory::new(&arena, SLOT_BYTES, usize::MAX).expect("the slot is free again");
+        assert!(are_all(bytes(&mut memory), 0));
+        assert!(are_all(&bytes(&mut grown)[..SLOT_BYTES], 0xaa));
+    }
+
+    #[test]
+    fn growth_keeps_contents_and_adds_zeros() {
+        let arena = Arena::new(1, 1).expect("an arena");
+        let mut memory = Memory::new(&arena, MIB, 64 * MIB).expect("room");
+        let mut written = 0;
+        for size in [MIB, SLOT_BYTES, SLOT_BYTES + 65_536, 5 * MIB, 40 * MIB] {
+            memory.grow(size).expect("grows");
+            assert!(memory.byte_capacity() >= size);
+            let bytes = bytes(&mut memory);
+            assert_eq!(bytes.len(), size);
+            assert!(written == 0 || are_all(&bytes[..written], 7));
+            assert!(written == size || are_all(&bytes[written..], 0));
+            bytes.fill(7);
+            written = size;
+        }
+    }
+
+    #[test]
+    fn says_when_there_is_no_slot_and_no_mapping_left() {
+        let arena = Arena::new(1, 1).expect("an arena");
+        let slot = Memory::new(&arena, MIB, usize::MAX).expect("room");
+        let refused = Memory::new(&arena, MIB, usize::MAX).err().expect("refused");
+        assert!(refused.starts_with(NO_ROOM), "{refused}");
+        let mut mapping = Memory::new(&arena, 3 * MIB, usize::MAX).expect("room");
+        let refused = Memory::new(&arena, 3 * MIB, usize::MAX).err().expect("refused");
+        assert!(refused.starts_with(NO_ROOM), "{refused}");
+        mapping.grow(9 * MIB).expect("a mapping grows in its place in the count");
+        drop((slot, mapping));
+        Memory::new(&arena, MIB, usize::MAX).expect("room again");
+        Memory::new(&arena, 3 * MIB, usize::MAX).expect("room again");
+    }
+
+    #[test]
+    fn memories_of_several_threads_do_not_overlap() {
+        let arena = Arena::new(64, 64).expect("an arena");
+        std::thread::scope(|scope| {
+            for tag in 1..=4u8 {
+                let arena = &arena;
+                scope.spawn(move || {
+                    for round in 0..200 {
+                        let mut memories: Vec<_> = (0..8)
+                            .map(|_| Memory::new(arena, 65_536, usize::MAX).expect("room"))
+                            .collect();
+                        for memory in &mut memories {
+                            assert!(are_all(bytes(memory), 0));
+                            bytes(memory).fill(tag);
+                        }
+                        if round % 50 == 0 {
+                            memories[0].grow(SLOT_BYTES + 1).expect("grows");
+                        }
+                        for memory in &mut memories {
+                            assert!(are_all(&bytes(memory)[..65_536], tag));
+                        }
+                    }
+                });
+            }
+        });
+    }
+
+    /// Its commands are an operation and an address.
+    fn prober() -> Guest {
+        let address = "(i32.load offset=1 (local.get $payload))";
+        let operation = "(i32.load8_u (local.get $payload))";
+        let operations = [
+            format!("(drop (i32.load8_u {address}))"),
+            format!("(i32.store8 {address} (i32.const 1))"),
+            format!("(drop (i64.load offset=0xfffffff0 {address}))"),
+            format!("(i64.store offset=0x7fffffff {address} (i64.const 1))"),
+            format!("(memory.fill {address} (i32.const 1) (i32.const -1))"),
+            format!("(memory.copy {address} (i32.const 0) (i32.const 65536))"),
+            format!("(drop (v128.load {address}))"),
+            format!("(if (i32.eq (memory.grow {address}) (i32.const -1)) (then unreachable))"),
+            // The whole memory from this address on must be zero.
+            format!(
+                "(local.set $i {address})
+                (block $done
+                  (loop $next
+                    (br_if $done
+                      (i32.ge_u (local.get $i) (i32.shl (memory.size) (i32.const 16))))
+                    (if (i32.ne (i32.load8_u (local.get $i)) (i32.const 0)) (then unreachable))
+                    (local.set $i (i32.add (local.get $i) (i32.const 1)))
+                    (br $next)))"
+            ),
+        ];
+        let mut body = String::new();
+        for (number, code) in operations.iter().enumerate() {
+            body += &format!("(if (i32.eq {operation} (i32.const {number})) (then {code}))\n");
+        }
+        Guest::new().with("handle", &format!("{body} (i32.const 16)"))
+    }
+
+    const LOAD: u8 = 0;
+    const STORE: u8 = 1;
+    const GROW: u8 = 7;
+    const ALL_ZERO: u8 = 8;
+
+    fn probe(instance: &mut Instance, operation: u8, address: u32) -> Result<(), Failure> {
+        let mut payload = vec![operation];
+        payload.extend(address.to_le_bytes());
+        let command = Command { payload: payload.into(), ..command(b"") };
+        instance.handle(&command).map(|answer| drop(answer.expect("no rejection")))
+    }
+
+    #[test]
+    fn accesses_out_of_bounds_trap_in_slots_and_in_grown_memories() {
+        let component = prober().load(&engine());
+        let pages: u32 = 2;
+        for grown_pages in [0, 1, 40, 700] {
+            let end = (pages + grown_pages) * 65_536;
+            let start = || {
+                let mut instance =
+                    component.instantiate("t", "i", instance_limits()).expect("starts");
+                probe(&mut instance, GROW, grown_pages).expect("grows");
+                instance
+            };
+            let mut inside = start();
+            probe(&mut inside, LOAD, end - 1).expect("the last byte is readable");
+            probe(&mut inside, STORE, end - 1).expect("the last byte is writable");
+            for operation in 0..=6 {
+                for address in [end, end + 1, end + 4_096, 0x7fff_ffff, u32::MAX] {
+                    let failure = probe(&mut start(), operation, address).expect_err("traps");
+                    assert!(
+                        matches!(&failure, Failure::Trap { reason, .. } if reason.contains("out of bounds")),
+                        "operation {operation} at {address:#x} of {end:#x}: {failure}"
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_new_instance_sees_nothing_of_the_one_before() {
+        let engine = Engine::new(EngineConfig::default()).expect("an engine");
+        let component = prober().load(&engine);
+        for _ in 0..3 {
+            let mut instance = component.instantiate("t", "i", instance_limits()).expect("starts");
+            probe(&mut instance, ALL_ZERO, 8_192).expect("is zero");
+            for address in (8_192..131_072).step_by(4_096) {
+                probe(&mut instance, STORE, address).expect("writes");
+            }
+            probe(&mut instance, ALL_ZERO, 8_192).expect_err("is no longer zero");
+        }
+    }
+
+    #[test]
+    fn more_instances_fit_than_the_kernel_has_mappings_for() {
+        const INSTANCES: usize = 20_000;
+        let config = EngineConfig { instances_max: INSTANCES, ..EngineConfig::default() };
+        let engine = Engine::new(config).expect("an engine");
+        let component = Guest::new().load(&engine);
+        let mappings = || std::fs::read_to_string("/proc/self/maps").expect("maps").lines().count();
+        let before = mappings();
+        let instances: Vec<_> = (0..INSTANCES)
+            .map(|_| component.instantiate("t", "i", instance_limits()).expect("room"))
+            .collect();
+        assert!(mappings() < before + 1_000, "{} mappings, {before} before", mappings());
+        assert_eq!(instances.len(), INSTANCES);
+    }
+
+    #[test]
+    fn without_a_slot_an_instance_is_refused_without_blame() {
+        let engine = Engine::new(EngineConfig::default()).expect("an engine");
+        let component = Guest::new().load(&engine);
+        let instances: Vec<_> = (0..limits::GUEST_SLOTS_HEADROOM)
+            .map(|_| component.instantiate("t", "i", instance_limits()).expect("room"))
+            .collect();
+        let refused = component.instantiate("t", "i", instance_limits()).err().expect("refused");
+        assert!(matches!(refused, Failure::NoRoom { .. }), "{refused}");
+        drop(instances);
+        component.instantiate("t", "i", instance_limits()).expect("room again");
+    }
+}

@@ -161,3 +161,131 @@ fn open_no_follow(path: &Path) -> io::Result<File> {
 fn invalid_data(reason: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, reason)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+    use crate::wasm::fixtures::{Guest, load};
+    use crate::wasm::{Engine, EngineConfig};
+
+    fn engine(dir: &Path) -> Engine {
+        let config = EngineConfig { cache_dir: Some(dir.to_owned()), ..EngineConfig::default() };
+        Engine::new(config).expect("an engine")
+    }
+
+    fn cache(dir: &Path) -> Cache {
+        let configuration = crate::wasm::engine::configuration();
+        Cache::open(dir, &wasmtime::Engine::new(&configuration).expect("an engine")).expect("opens")
+    }
+
+    fn mode(path: &Path) -> u32 {
+        fs::symlink_metadata(path).expect("metadata").mode() & 0o777
+    }
+
+    #[test]
+    fn gives_back_what_it_was_given() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let digest = Digest::of(b"module");
+        assert_eq!(cache(dir.path()).read(&digest), None);
+        cache(dir.path()).write(&digest, b"compiled");
+        assert_eq!(cache(dir.path()).read(&digest).as_deref(), Some(&b"compiled"[..]));
+        assert_eq!(cache(dir.path()).read(&Digest::of(b"other")), None);
+    }
+
+    #[test]
+    fn is_private() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let dir = dir.path().join("a/b");
+        fs::create_dir_all(&dir).expect("creates");
+        let cache = cache(&dir);
+        cache.write(&Digest::of(b"module"), b"compiled");
+        assert_eq!(mode(&dir), 0o700);
+        for entry in fs::read_dir(&dir).expect("lists") {
+            assert_eq!(mode(&entry.expect("an entry").path()), 0o600);
+        }
+    }
+
+    /// What is left of a cached module after something happened to its file.
+    fn after(change: impl Fn(&Path)) -> Option<Vec<u8>> {
+        let dir = tempfile::tempdir().expect("a directory");
+        let digest = Digest::of(b"module");
+        let cache = cache(dir.path());
+        cache.write(&digest, b"compiled");
+        change(&dir.path().join(cache.name(&digest)));
+        let found = cache.read(&digest);
+        cache.write(&digest, b"again");
+        assert_eq!(cache.read(&digest).as_deref(), Some(&b"again"[..]), "it is overwritten");
+        found
+    }
+
+    #[test]
+    fn takes_no_file_that_was_tampered_with() {
+        let bytes = TAG_BYTES + b"compiled".len();
+        for at in 0..bytes {
+            let found = after(|file| {
+                let mut content = fs::read(file).expect("reads");
+                content[at] ^= 1;
+                fs::write(file, content).expect("writes");
+            });
+            assert_eq!(found, None, "byte {at}");
+        }
+        for length in 0..bytes {
+            let found = after(|file| {
+                let content = fs::read(file).expect("reads");
+                fs::write(file, &content[..length]).expect("writes");
+            });
+            assert_eq!(found, None, "cut to {length}");
+        }
+    }
+
+    #[test]
+    fn takes_no_file_of_another_module() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let cache = cache(dir.path());
+        let (one, other) = (Digest::of(b"one"), Digest::of(b"other"));
+        cache.write(&one, b"compiled");
+        fs::copy(dir.path().join(cache.name(&one)), dir.path().join(cache.name(&other)))
+            .expect("copies");
+        assert_eq!(cache.read(&other), None);
+    }
+
+    #[test]
+    fn follows_no_link() {
+        let found = after(|file| {
+            let elsewhere = file.with_extension("elsewhere");
+            fs::rename(file, &elsewhere).expect("moves");
+            symlink(&elsewhere, file).expect("links");
+        });
+        assert_eq!(found, None);
+    }
+
+    #[test]
+    fn takes_no_file_under_another_key() {
+        let found = after(|file| {
+            let dir = file.parent().expect("a directory");
+            let other = tempfile::tempdir().expect("a directory");
+            let cache = cache(other.path());
+            cache.write(&Digest::of(b"module"), b"compiled");
+            let name = file.file_name().expect("a name");
+            fs::copy(other.path().join(name), dir.join(name)).expect("copies");
+        });
+        assert_eq!(found, None);
+    }
+
+    #[test]
+    fn an_engine_compiles_again_what_it_cannot_use() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let module = Guest::new().component();
+        load(&engine(dir.path()), module.clone()).expect("loads");
+        let cache = cache(dir.path());
+        let file = dir.path().join(cache.name(&Digest::of(&module)));
+        let compiled = fs::read(&file).expect("it was kept");
+        // Authentic, but not what the compiler made.
+        cache.write(&Digest::of(&module), b"not compiled code");
+        load(&engine(dir.path()), module.clone()).expect("loads");
+        assert!(fs::read(&file).expect("it is kept").len() > compiled.len() / 2);
+        load(&engine(dir.path()), module).expect("loads from the cache").describe().expect("runs");
+    }
+}

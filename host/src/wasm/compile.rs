@@ -7,6 +7,7 @@
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{ExitCode, ExitStatus, Stdio};
+use std::time::Duration;
 
 use bytes::Bytes;
 use rustix::process::{Resource, Rlimit, setrlimit};
@@ -35,7 +36,7 @@ impl Compiler {
 
     async fn compile(&self, engine: &Engine, module: Bytes) -> Result<Vec<u8>, Refusal> {
         match &self.program {
-            Some(program) => compile_in_child(program, &module).await,
+            Some(program) => compile_in_child(program, &module, limits::COMPILE_WALL_MAX).await,
             None => {
                 let engine = engine.wasmtime().clone();
                 blocking(move || precompile(&engine, &module)).await
@@ -91,7 +92,11 @@ fn precompile(engine: &wasmtime::Engine, module: &[u8]) -> Result<Vec<u8>, Refus
     engine.precompile_component(module).map_err(|error| failed(format!("{error:#}")))
 }
 
-async fn compile_in_child(program: &Path, module: &[u8]) -> Result<Vec<u8>, Refusal> {
+async fn compile_in_child(
+    program: &Path,
+    module: &[u8],
+    wall_max: Duration,
+) -> Result<Vec<u8>, Refusal> {
     let child = Command::new(program)
         .arg(COMPILE_COMMAND)
         .env_clear()
@@ -101,12 +106,12 @@ async fn compile_in_child(program: &Path, module: &[u8]) -> Result<Vec<u8>, Refu
         .kill_on_drop(true)
         .spawn()
         .map_err(|error| failed(format!("cannot start {}: {error}", program.display())))?;
-    let finished = tokio::time::timeout(limits::COMPILE_WALL_MAX, finish(child, module)).await;
+    let finished = tokio::time::timeout(wall_max, finish(child, module)).await;
     let (status, compiled, report) = match finished {
         Ok(Ok(finished)) => finished,
         Ok(Err(error)) => return Err(failed(format!("the compiler cannot be reached: {error}"))),
         Err(_) => {
-            let limit = format!("{} seconds", limits::COMPILE_WALL_MAX.as_secs());
+            let limit = format!("{} seconds", wall_max.as_secs());
             return Err(Refusal::CompileLimit { limit });
         }
     };
@@ -203,4 +208,52 @@ fn failed(reason: String) -> Refusal {
 
 fn stopped(error: impl std::fmt::Display) -> Refusal {
     failed(format!("the compiler stopped: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    /// What comes of a compiler that does this.
+    async fn compile_with(script: &str, wall: Duration) -> Result<Vec<u8>, Refusal> {
+        let dir = tempfile::tempdir().expect("a directory");
+        let program = dir.path().join("compiler");
+        std::fs::write(&program, format!("#!/bin/sh\n{script}\n")).expect("writes");
+        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o700)).expect("sets");
+        compile_in_child(&program, b"module", wall).await
+    }
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    #[tokio::test]
+    async fn a_compiler_gets_the_module_and_gives_the_compiled_form() {
+        let compiled = compile_with("test $1 = internal-compile && exec /bin/cat", LONG).await;
+        assert_eq!(compiled.expect("compiles"), b"module");
+    }
+
+    #[tokio::test]
+    async fn a_compiler_that_fails_is_quoted() {
+        let refused = compile_with("echo bad module >&2; exit 1", LONG).await;
+        assert_eq!(refused, Err(failed("bad module".into())));
+    }
+
+    #[tokio::test]
+    async fn a_compiler_that_the_kernel_ends_went_over_a_limit() {
+        let refused = compile_with("kill -XCPU $$", LONG).await.expect_err("refused");
+        assert!(matches!(refused, Refusal::CompileLimit { .. }), "{refused}");
+    }
+
+    #[tokio::test]
+    async fn a_compiler_that_does_not_end_is_ended() {
+        let refused = compile_with("exec /bin/sleep 600", Duration::from_millis(50)).await;
+        assert!(matches!(refused, Err(Refusal::CompileLimit { .. })), "{refused:?}");
+    }
+
+    #[tokio::test]
+    async fn a_compiler_that_is_not_there_is_named() {
+        let refused = compile_in_child(Path::new("/nowhere/stead"), b"module", LONG).await;
+        assert!(refused.expect_err("refused").to_string().contains("/nowhere/stead"));
+    }
 }

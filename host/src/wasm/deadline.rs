@@ -116,7 +116,155 @@ fn offer_worker(attempt: u32) {
     let on_worker = Handle::try_current()
         .is_ok_and(|runtime| runtime.runtime_flavor() == RuntimeFlavor::MultiThread);
     if on_worker {
-        let patience = Duration::from_micros(250) * attempt;
+        let patience = Duration::from_micros(500) * attempt;
         tokio::task::block_in_place(|| std::thread::sleep(patience));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicBool;
+
+    use super::*;
+    use crate::wasm::fixtures::{Guest, command, engine, instance_limits};
+    use crate::wasm::{Component, Failure, InstanceLimits};
+
+    const FOREVER: &str = "(loop $forever (br $forever)) unreachable";
+    const DEADLINE: Duration = Duration::from_millis(200);
+    /// Long enough to tell a stall until the deadline from a busy machine.
+    const LONG_DEADLINE: Duration = Duration::from_secs(1);
+    /// One tick before the measure begins, one until its end is seen, and a busy machine.
+    const LATE: Duration = Duration::from_millis(250);
+
+    fn looper() -> Guest {
+        Guest::new().with("handle", FOREVER)
+    }
+
+    fn run(component: &Component, deadline: Duration) -> Result<(), Failure> {
+        let limits = InstanceLimits { deadline, ..instance_limits() };
+        component.instantiate("t", "i", limits)?.handle(&command(b"")).map(drop)
+    }
+
+    fn assert_ends_in_time(component: &Component) {
+        let start = clock::now();
+        let failure = run(component, DEADLINE).expect_err("fails");
+        let took = start.elapsed();
+        assert_eq!(failure, Failure::Deadline { deadline: DEADLINE });
+        assert!(took >= DEADLINE && took < DEADLINE + LATE, "{took:?}");
+    }
+
+    #[test]
+    fn endless_commands_end_at_the_deadline() {
+        assert_ends_in_time(&looper().load(&engine()));
+    }
+
+    #[test]
+    fn endless_constructors_end_at_the_deadline() {
+        assert_ends_in_time(&Guest::new().with("constructor", FOREVER).load(&engine()));
+    }
+
+    #[test]
+    fn endless_start_functions_end_at_the_deadline() {
+        let start = format!("(func $start {FOREVER}) (start $start)");
+        assert_ends_in_time(&Guest::new().with_items(&start).load(&engine()));
+    }
+
+    #[test]
+    fn endless_growth_ends_at_the_deadline() {
+        let grow = "(loop $forever (drop (memory.grow (i32.const 0))) (br $forever)) unreachable";
+        assert_ends_in_time(&Guest::new().with("handle", grow).load(&engine()));
+    }
+
+    #[test]
+    fn an_endless_describe_ends_after_a_second() {
+        let component = Guest::new().with("describe", FOREVER).load(&engine());
+        let failure = component.describe().expect_err("fails");
+        assert_eq!(failure, Failure::Deadline { deadline: limits::GUEST_DEADLINE_DEFAULT });
+    }
+
+    #[test]
+    fn a_call_after_a_long_idle_time_has_its_whole_deadline() {
+        let counting = "(local.set $i (i32.const 30000000))
+            (loop $next (br_if $next (local.tee $i (i32.sub (local.get $i) (i32.const 1)))))
+            (i32.const 16)";
+        let component = Guest::new().with("handle", counting).load(&engine());
+        let limits = InstanceLimits { deadline: Duration::from_secs(20), ..instance_limits() };
+        let mut instance = component.instantiate("t", "i", limits).expect("starts");
+        // Ticks that pass between calls are not the call's.
+        std::thread::sleep(limits::EPOCH_TICK * 3);
+        instance.handle(&command(b"")).expect("has time").expect("accepts");
+    }
+
+    #[test]
+    fn only_so_many_turns_may_be_long_at_once() {
+        let long_turns = Arc::new(LongTurns::new(1));
+        let mut first = Turn::new(DEADLINE, long_turns.clone());
+        let mut second = Turn::new(DEADLINE, long_turns);
+        for _ in 0..3 {
+            first.tick().expect("may be long");
+        }
+        second.tick().expect("is not long yet");
+        assert!(matches!(second.tick(), Err(Ended::TooManyLongTurns { limit: 1 })));
+        first.end();
+        second.begin();
+        second.tick().expect("is not long yet");
+        second.tick().expect("may be long now");
+    }
+
+    /// The longest time in which a task that only waits for a millisecond did not run.
+    fn longest_gap_beside(loops: usize) -> Duration {
+        let component = looper().load(&engine());
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .expect("a runtime");
+        runtime.block_on(async {
+            let stop = Arc::new(AtomicBool::new(false));
+            let stopped = stop.clone();
+            let ticker = tokio::spawn(async move {
+                let mut longest = Duration::ZERO;
+                let mut last = clock::now();
+                while !stopped.load(Ordering::Relaxed) {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                    longest = longest.max(last.elapsed());
+                    last = clock::now();
+                }
+                longest
+            });
+            let calls: Vec<_> = (0..loops)
+                .map(|_| {
+                    let component = component.clone();
+                    tokio::spawn(async move { run(&component, LONG_DEADLINE) })
+                })
+                .collect();
+            for call in calls {
+                let failure = call.await.expect("no panic").expect_err("fails");
+                assert_eq!(failure, Failure::Deadline { deadline: LONG_DEADLINE });
+            }
+            stop.store(true, Ordering::Relaxed);
+            ticker.await.expect("no panic")
+        })
+    }
+
+    #[test]
+    fn endless_loops_on_every_worker_do_not_stall_other_tasks() {
+        let gap = longest_gap_beside(2);
+        assert!(gap < LONG_DEADLINE / 3, "{gap:?}");
+    }
+
+    #[test]
+    fn more_endless_loops_than_workers_do_not_stall_other_tasks() {
+        let gap = longest_gap_beside(8);
+        assert!(gap < LONG_DEADLINE / 2, "{gap:?}");
+    }
+
+    #[tokio::test]
+    async fn a_runtime_of_one_thread_only_waits() {
+        let engine = engine();
+        let module = looper().component();
+        let digest = crate::words::Digest::of(&module);
+        let component = engine.load(digest, module.into()).await.expect("loads");
+        assert_ends_in_time(&component);
     }
 }

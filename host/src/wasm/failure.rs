@@ -124,3 +124,14 @@ pub(in crate::wasm) fn printable(text: &str, bytes_max: usize) -> String {
     let end = text.floor_char_boundary(bytes_max);
     text[..end].chars().filter(|c| *c == '\n' || !c.is_control()).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_of_guests_cannot_drive_a_terminal() {
+        assert_eq!(printable("\x1b[2Jgone\r\n\u{9b}31m\0\ttext ", 100), "[2Jgone\n31mtext");
+        assert_eq!(printable("€€", 4), "€");
+    }
+}

@@ -8,6 +8,7 @@ use crate::wasm::{Command, Component, Engine, EngineConfig, Instance, InstanceLi
 use crate::words::{Digest, limits};
 
 const FUNCTION: &str = include_str!("fixtures/function.wat");
+const WASI: &str = include_str!("fixtures/wasi.wit");
 
 /// The core module `function.wat` with some of its parts replaced.
 pub struct Guest {
@@ -43,6 +44,14 @@ impl Guest {
     /// Replaces text in the module and in the contract alike.
     pub fn replacing(self, from: &str, to: &str) -> Self {
         Self { wat: self.wat.replace(from, to), wit: self.wit.replace(from, to) }
+    }
+
+    /// Lets it import the parts of WASI 0.2 that `wasi.wit` has.
+    pub fn with_wasi(mut self) -> Self {
+        let (world, packages) = WASI.split_once("// packages").expect("the mark");
+        self.wit = self.wit.replace("world function {", &format!("world function {{ {world}"));
+        self.wit.push_str(packages);
+        self
     }
 
     pub fn core(&self) -> Vec<u8> {

@@ -251,4 +251,150 @@ mod tests {
         assert_eq!(snapshot, Message::new("test.v1.Counter", &[43, 0, 0, 0][..]));
         assert_eq!(instance.memory_bytes(), 2 * 64 * 1024);
     }
+
+    fn failure(guest: Guest) -> Failure {
+        let mut instance = guest.instance();
+        let failure = instance.handle(&command(b"payload")).expect_err("fails");
+        let again = instance.handle(&command(b"payload")).expect_err("stays failed");
+        assert!(matches!(again, Failure::Trap { .. }), "{again}");
+        failure
+    }
+
+    #[test]
+    fn a_trap_names_its_reason_and_where_it_was() {
+        let Failure::Trap { reason, backtrace } =
+            failure(Guest::new().with("handle", "unreachable"))
+        else {
+            panic!("a trap is expected")
+        };
+        assert!(reason.contains("unreachable"), "{reason}");
+        assert!(backtrace.contains("handle"), "{backtrace}");
+    }
+
+    #[test]
+    fn endless_recursion_traps() {
+        let items = "(func $deeper (call $deeper) (call $deeper))";
+        let recursive = Guest::new().with_items(items).with("handle", "(call $deeper) unreachable");
+        let failure = failure(recursive);
+        assert!(
+            matches!(&failure, Failure::Trap { reason, .. } if reason.contains("stack")),
+            "{failure}"
+        );
+    }
+
+    const GROW: &str = "(memory.grow (i32.const 2048))";
+
+    #[test]
+    fn a_guest_that_fails_for_want_of_memory_is_told_apart() {
+        let hungry = format!("(if (i32.eq {GROW} (i32.const -1)) (then unreachable)) unreachable");
+        let failure = failure(Guest::new().with("handle", &hungry));
+        assert_eq!(failure, Failure::Memory { max_bytes: limits::GUEST_MEMORY_BYTES_DEFAULT });
+    }
+
+    #[test]
+    fn a_guest_that_bears_the_want_of_memory_lives_on() {
+        let mut instance =
+            Guest::new().with("handle", &format!("(drop {GROW}) (i32.const 16)")).instance();
+        for _ in 0..3 {
+            instance.handle(&command(b"payload")).expect("answers").expect("accepts");
+        }
+        assert_eq!(instance.memory_bytes(), 2 * 64 * limits::KIB);
+    }
+
+    #[test]
+    fn a_memory_that_starts_over_the_limit_is_refused() {
+        let component = Guest::new().with("memory", "2000").load(&crate::wasm::fixtures::engine());
+        let refused = component
+            .instantiate("t", "i", crate::wasm::fixtures::instance_limits())
+            .err()
+            .expect("refused");
+        assert!(matches!(refused, Failure::Memory { .. }), "{refused}");
+    }
+
+    #[test]
+    fn a_table_may_not_grow_without_end() {
+        let table = "(table $t 1 funcref)";
+        let grow =
+            "(if (i32.eq (table.grow $t (ref.null func) (i32.const 10000000)) (i32.const -1))
+            (then unreachable)) (i32.const 16)";
+        let failure = failure(Guest::new().with_items(table).with("handle", grow));
+        assert!(matches!(failure, Failure::Trap { .. }), "{failure}");
+    }
+
+    #[test]
+    fn handles_of_resources_are_bounded() {
+        let hoard = "(loop $forever (drop (call $new (i32.const 1))) (br $forever)) unreachable";
+        let failure = failure(Guest::new().with("handle", hoard));
+        assert!(!matches!(failure, Failure::Deadline { .. }), "{failure}");
+    }
+
+    fn malformed(body: &str) -> String {
+        match failure(Guest::new().with("memory", "900").with("handle", body)) {
+            Failure::Malformed { reason } => reason,
+            other => panic!("malformed is expected: {other}"),
+        }
+    }
+
+    #[test]
+    fn a_reply_of_many_bytes_is_refused_before_it_is_copied() {
+        let there = "(call $pair (i32.const 24) (i32.const 0) (i32.const 50000000)) (i32.const 16)";
+        assert!(malformed(there).contains("too much data"));
+        let not_there =
+            "(call $pair (i32.const 24) (i32.const 0) (i32.const 100000000)) (i32.const 16)";
+        assert!(malformed(not_there).contains("out of bounds"));
+    }
+
+    #[test]
+    fn a_million_events_are_refused_before_they_are_copied() {
+        let events = "(call $pair (i32.const 64) (i32.const 0) (i32.const 1000000)) (i32.const 16)";
+        assert!(malformed(events).contains("too much data"));
+    }
+
+    #[test]
+    fn garbage_is_malformed() {
+        let not_utf8 = "(i32.store (i32.const 512) (i32.const -1))
+            (call $pair (i32.const 256) (i32.const 512) (i32.const 4))
+            (call $pair (i32.const 264) (i32.const 0) (i32.const 0))
+            (call $pair (i32.const 64) (i32.const 256) (i32.const 1))
+            (i32.const 16)";
+        assert!(malformed(not_utf8).contains("utf-8"));
+        let no_such_case = "(i32.store8 (i32.const 20) (i32.const 9)) (i32.const 16)";
+        assert!(malformed(no_such_case).contains("discriminant"));
+        malformed("(i32.const -4)");
+    }
+
+    #[test]
+    fn a_rejection_is_an_answer() {
+        let reject = "(i32.store8 (i32.const 16) (i32.const 1))
+            (i32.store (i32.const 20) (i32.const 9))
+            (call $pair (i32.const 24) (i32.const 1120) (i32.const 7))
+            (i32.const 16)";
+        let mut instance = Guest::new().with("handle", reject).instance();
+        for _ in 0..2 {
+            let rejection = instance.handle(&command(b"")).expect("answers").expect_err("rejects");
+            assert_eq!(rejection.code, Code::FailedPrecondition);
+            assert_eq!(rejection.message, "counter");
+        }
+    }
+
+    #[test]
+    fn a_guest_may_refuse_its_events_and_its_state() {
+        let refuse = "(i32.store8 (i32.const 16) (i32.const 1))
+            (call $pair (i32.const 20) (i32.const 1120) (i32.const 7)) (i32.const 16)";
+        let message = Message::new("a.B", &b""[..]);
+        let refused = |what| Err(Failure::Refused { what, reason: "counter".into() });
+        let mut instance = Guest::new().with("apply", refuse).instance();
+        assert_eq!(instance.apply(std::slice::from_ref(&message)), refused("events"));
+        let mut instance = Guest::new().with("restore", refuse).instance();
+        assert_eq!(instance.restore(&message), refused("state"));
+    }
+
+    #[test]
+    fn many_calls_leave_the_instance_as_small_as_it_was() {
+        let mut instance = Guest::new().instance();
+        for _ in 0..10_000 {
+            instance.handle(&command(b"payload")).expect("answers").expect("accepts");
+        }
+        assert_eq!(instance.memory_bytes(), 2 * 64 * limits::KIB);
+    }
 }

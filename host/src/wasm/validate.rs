@@ -259,3 +259,191 @@ fn at_most(what: &str, found: usize, max: usize) -> Result<(), Refusal> {
 fn invalid(error: Error) -> Refusal {
     Refusal::Invalid { reason: printable(&error.to_string(), 512) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wasm::fixtures::Guest;
+
+    fn refusal(module: &[u8]) -> Refusal {
+        check(module).expect_err("refused")
+    }
+
+    fn parse(wat: &str) -> Vec<u8> {
+        wat::parse_str(wat).expect("parses")
+    }
+
+    /// How much there is of what is too much.
+    fn too_costly(module: &[u8]) -> String {
+        match refusal(module) {
+            Refusal::TooCostly { what, .. } => what,
+            other => panic!("too costly is expected: {other}"),
+        }
+    }
+
+    #[test]
+    fn accepts_a_component_of_our_world() {
+        let module = Guest::new().component();
+        assert_eq!(check(&module), Ok(Checked { imports_wasi: false }));
+    }
+
+    #[test]
+    fn accepts_later_versions_of_the_same_world() {
+        let module = Guest::new().replacing("@0.1.0", "@0.1.7").component();
+        assert_eq!(check(&module), Ok(Checked { imports_wasi: false }));
+    }
+
+    #[test]
+    fn refuses_other_versions_of_the_world_by_name() {
+        let module = Guest::new().replacing("@0.1.0", "@0.2.0").component();
+        assert_eq!(refusal(&module), Refusal::WrongVersion { found: "0.2.0".into() });
+    }
+
+    #[test]
+    fn refuses_another_world_and_says_what_is_missing() {
+        let missing = "stead:function/discovery@0.1.0".to_owned();
+        assert_eq!(refusal(&parse("(component)")), Refusal::WrongWorld { missing });
+    }
+
+    #[test]
+    fn refuses_nothing_and_too_much() {
+        assert_eq!(refusal(b""), Refusal::Empty);
+        let large = vec![0; limits::MODULE_BYTES_MAX + 1];
+        let max = limits::MODULE_BYTES_MAX;
+        assert_eq!(refusal(&large), Refusal::TooLarge { bytes: max + 1, max });
+    }
+
+    #[test]
+    fn refuses_what_is_not_wasm() {
+        for bytes in [&b"hello, world"[..], b"\0", b"\0asm", b"\0asm\x01\0", b"\0asm\x09\0\x07\0"] {
+            let refusal = refusal(bytes);
+            assert!(matches!(refusal, Refusal::NotWasm { .. }), "{refusal}");
+        }
+    }
+
+    #[test]
+    fn refuses_a_core_module_and_says_how_to_encode_it() {
+        assert_eq!(refusal(&Guest::new().core()), Refusal::CoreModule);
+    }
+
+    #[test]
+    fn refuses_a_precompiled_module() {
+        let engine = wasmtime::Engine::new(&crate::wasm::engine::configuration()).expect("engine");
+        let compiled = engine.precompile_component(&Guest::new().component()).expect("compiles");
+        assert_eq!(refusal(&compiled), Refusal::Precompiled);
+    }
+
+    #[test]
+    fn refuses_an_upload_that_was_cut_short_anywhere() {
+        let module = Guest::new().component();
+        let exports = Parser::new(0).parse_all(&module).filter_map(|payload| match payload {
+            Ok(Payload::ComponentExportSection(section)) => Some(section.range().end as usize),
+            _ => None,
+        });
+        // What follows the last export are notes for people.
+        let needed = exports.last().expect("exports");
+        for end in (8..needed).step_by(7) {
+            let refusal = refusal(&module[..end]);
+            assert!(
+                matches!(refusal, Refusal::Invalid { .. } | Refusal::WrongWorld { .. }),
+                "{refusal}"
+            );
+        }
+    }
+
+    #[test]
+    fn refuses_bytes_that_were_changed_or_accepts_them_as_valid() {
+        let module = Guest::new().component();
+        for at in (8..module.len()).step_by(3) {
+            let mut module = module.clone();
+            module[at] ^= 0x55;
+            let _ = check(&module);
+        }
+    }
+
+    #[test]
+    fn refuses_a_component_that_does_not_validate() {
+        let module = Guest::new().component();
+        // The body of the function that pushes a constant and returns it.
+        let at = module.windows(4).rposition(|code| code == [0x41, 0x10, 0x0b, 0x0b]);
+        let mut module = module.clone();
+        match at {
+            Some(at) => module[at] = 0x42,
+            None => {
+                let at = module.windows(3).rposition(|code| code == [0x41, 0x10, 0x0b]);
+                module[at.expect("a constant")] = 0x42;
+            }
+        }
+        let refusal = refusal(&module);
+        assert!(matches!(refusal, Refusal::Invalid { .. }), "{refusal}");
+    }
+
+    #[test]
+    fn grants_the_closed_wasi_and_nothing_else() {
+        let import = r#"(import "wasi:random/random@0.2.3" "get-random-u64" (func (result i64)))"#;
+        let module = Guest::new().with_wasi().with_imports(import).component();
+        assert_eq!(check(&module), Ok(Checked { imports_wasi: true }));
+
+        let import = r#"(import "wasi:sockets/network@0.2.3" "name" (func (result i32)))"#;
+        let module = Guest::new().with_wasi().with_imports(import).component();
+        let import = "wasi:sockets/network@0.2.3".to_owned();
+        assert_eq!(refusal(&module), Refusal::ImportNotGranted { import });
+    }
+
+    #[test]
+    fn refuses_too_many_functions() {
+        let functions = "(func)".repeat(limits::CORE_FUNCTIONS_MAX + 1);
+        let module = parse(&format!("(component (core module {functions}))"));
+        assert_eq!(too_costly(&module), "200001 functions");
+    }
+
+    #[test]
+    fn refuses_one_enormous_function() {
+        let body = "nop ".repeat(limits::CORE_FUNCTION_BYTES_MAX);
+        let module = parse(&format!("(component (core module (func {body})))"));
+        assert!(too_costly(&module).contains("bytes in one function"));
+    }
+
+    #[test]
+    fn refuses_an_enormous_branch_table() {
+        let targets = "0 ".repeat(limits::CORE_BRANCH_TABLE_MAX + 2);
+        let module =
+            parse(&format!("(component (core module (func (br_table {targets} (i32.const 0)))))"));
+        assert_eq!(too_costly(&module), "20001 branches in one br_table");
+    }
+
+    #[test]
+    fn refuses_enormous_records() {
+        let fields: String = (0..=limits::COMPONENT_TYPE_FIELDS_MAX)
+            .map(|number| format!(r#"(field "f{number}" u8)"#))
+            .collect();
+        let module = parse(&format!("(component (type (record {fields})))"));
+        assert_eq!(too_costly(&module), "2001 fields in one record");
+    }
+
+    #[test]
+    fn refuses_deeply_nested_components() {
+        let module = parse(&format!("{}{}", "(component ".repeat(100), ")".repeat(100)));
+        assert!(too_costly(&module).contains("nested components"));
+    }
+
+    #[test]
+    fn refuses_types_nested_without_end_before_it_reads_them() {
+        const DEPTH: usize = 1_000_000;
+        // Instance types of one declaration each, which is the next one.
+        let mut section = vec![1];
+        for _ in 0..DEPTH {
+            section.extend([0x42, 1, 1]);
+        }
+        section.extend([0x42, 0]);
+        let mut module = b"\0asm\x0d\0\x01\0\x07".to_vec();
+        let mut length = section.len();
+        while length > 0x7f {
+            module.push(length as u8 | 0x80);
+            length >>= 7;
+        }
+        module.push(length as u8);
+        module.extend(section);
+        assert!(too_costly(&module).contains("types within types"));
+    }
+}

@@ -504,3 +504,150 @@ impl OutputStream for Log {
 impl Pollable for Log {
     async fn ready(&mut self) {}
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wasm::fixtures::{Guest, command, engine};
+    use crate::wasm::{Answer, Command, Failure, Instance};
+    use crate::words::Digest;
+
+    fn guest(imports: &str, handle: &str) -> Guest {
+        Guest::new().with_wasi().with_imports(imports).with("handle", handle)
+    }
+
+    /// Replies with the 8 bytes at 512.
+    const REPLY: &str = "(call $pair (i32.const 24) (i32.const 512) (i32.const 8)) (i32.const 16)";
+
+    fn reply(instance: &mut Instance, command: &Command) -> u64 {
+        let outcome = instance.handle(command).expect("answers").expect("accepts");
+        let Answer::Reply(reply) = outcome.answer else { panic!("a reply is expected") };
+        u64::from_le_bytes(reply[..].try_into().expect("8 bytes"))
+    }
+
+    fn trap(imports: &str, handle: &str) -> String {
+        match guest(imports, handle).instance().handle(&command(b"")) {
+            Err(Failure::Trap { reason, .. }) => reason,
+            other => panic!("a trap is expected: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_clocks_stand_still_at_the_time_of_the_command() {
+        let imports = r#"
+            (import "wasi:clocks/wall-clock@0.2.3" "now" (func $wall (param i32)))
+            (import "wasi:clocks/monotonic-clock@0.2.3" "now" (func $ticks (result i64)))"#;
+        let wall = format!("(call $wall (i32.const 512)) {REPLY}");
+        let mut instance = guest(imports, &wall).instance();
+        assert_eq!(reply(&mut instance, &command(b"")), 1_700_000_000);
+        let ticks = format!("(i64.store (i32.const 512) (call $ticks)) {REPLY}");
+        let mut instance = guest(imports, &ticks).instance();
+        assert_eq!(reply(&mut instance, &command(b"")), 1_700_000_000_123_000_000);
+    }
+
+    #[test]
+    fn randomness_follows_from_the_seed_of_the_command() {
+        let import =
+            r#"(import "wasi:random/random@0.2.3" "get-random-u64" (func $random (result i64)))"#;
+        let random = format!("(i64.store (i32.const 512) (call $random)) {REPLY}");
+        let component = guest(import, &random).load(&engine());
+        let limits = crate::wasm::fixtures::instance_limits();
+        let mut one = component.instantiate("t", "one", limits).expect("starts");
+        let mut other = component.instantiate("t", "other", limits).expect("starts");
+        let first = reply(&mut one, &command(b""));
+        assert_eq!(reply(&mut one, &command(b"")), first);
+        assert_eq!(reply(&mut other, &command(b"")), first);
+        assert_ne!(reply(&mut one, &Command { seed: 8, ..command(b"") }), first);
+    }
+
+    #[test]
+    fn randomness_is_bounded() {
+        let import = r#"(import "wasi:random/random@0.2.3" "get-random-bytes"
+            (func $random (param i64 i32)))"#;
+        let reason =
+            trap(import, "(call $random (i64.const 1073741824) (i32.const 512)) unreachable");
+        assert!(reason.contains("random bytes"), "{reason}");
+        let drain = "(loop $forever (call $random (i64.const 1024) (i32.const 512))
+            (global.set $heap (i32.const 4096)) (br $forever)) unreachable";
+        assert!(trap(import, drain).contains("random bytes"));
+    }
+
+    const WAIT: &str = r#"
+        (import "wasi:clocks/monotonic-clock@0.2.3" "subscribe-duration"
+          (func $after (param i64) (result i32)))
+        (import "wasi:io/poll@0.2.3" "poll" (func $poll (param i32 i32 i32)))
+        (import "wasi:io/poll@0.2.3" "[method]pollable.block" (func $block (param i32)))"#;
+
+    #[test]
+    fn nothing_waits() {
+        let block = "(call $block (call $after (i64.const 1))) unreachable";
+        assert!(trap(WAIT, block).contains("cannot wait"));
+        let poll = "(i32.store (i32.const 512) (call $after (i64.const 1)))
+            (call $poll (i32.const 512) (i32.const 1) (i32.const 520)) unreachable";
+        assert!(trap(WAIT, poll).contains("cannot wait"));
+    }
+
+    #[test]
+    fn what_is_ready_needs_no_wait() {
+        let poll = format!(
+            "(call $block (call $after (i64.const 0)))
+            (i32.store (i32.const 512) (call $after (i64.const 1)))
+            (i32.store (i32.const 516) (call $after (i64.const 0)))
+            (call $poll (i32.const 512) (i32.const 2) (i32.const 520))
+            ;; One is ready, and it is the second.
+            (i64.store (i32.const 512)
+              (i64.extend_i32_u
+                (i32.add
+                  (i32.mul (i32.load (i32.const 524)) (i32.const 10))
+                  (i32.load (i32.load (i32.const 520))))))
+            {REPLY}"
+        );
+        assert_eq!(reply(&mut guest(WAIT, &poll).instance(), &command(b"")), 11);
+    }
+
+    #[test]
+    fn exit_is_a_trap() {
+        let import = r#"(import "wasi:cli/exit@0.2.3" "exit" (func $exit (param i32)))"#;
+        assert!(trap(import, "(call $exit (i32.const 0)) unreachable").contains("exit"));
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn printing_does_not_wait_and_does_not_fail() {
+        let imports = r#"
+            (import "wasi:cli/stdout@0.2.3" "get-stdout" (func $stdout (result i32)))
+            (import "wasi:io/streams@0.2.3" "[method]output-stream.blocking-write-and-flush"
+              (func $write (param i32 i32 i32 i32)))
+            (import "wasi:io/streams@0.2.3" "[resource-drop]output-stream"
+              (func $drop (param i32)))"#;
+        let flood = format!(
+            "(i32.store (i32.const 600) (call $stdout))
+            (local.set $i (i32.const 100))
+            (loop $next
+              (call $write (i32.load (i32.const 600)) (i32.const 0) (i32.const 4096) (i32.const 620))
+              (br_if $next (local.tee $i (i32.sub (local.get $i) (i32.const 1)))))
+            (call $drop (i32.load (i32.const 600)))
+            (i64.store (i32.const 512) (i64.load8_u (i32.const 620)))
+            {REPLY}"
+        );
+        let module = guest(imports, &flood).component();
+        let component = engine().load(Digest::of(&module), module.into()).await.expect("loads");
+        let limits = crate::wasm::fixtures::instance_limits();
+        tokio::spawn(async move {
+            let mut instance = component.instantiate("t", "i", limits).expect("starts");
+            assert_eq!(reply(&mut instance, &command(b"")), 0);
+        })
+        .await
+        .expect("no panic");
+    }
+
+    #[test]
+    fn what_is_printed_is_bounded() {
+        let mut log = Log::default();
+        for _ in 0..100 {
+            log.write(Bytes::from_static(&[b'x'; 4_096])).expect("never fails");
+        }
+        assert_eq!(log.take().len(), limits::GUEST_LOG_BYTES_PER_CALL_MAX);
+        log.write(Bytes::from_static(b"again")).expect("never fails");
+        assert_eq!(log.take(), b"again");
+    }
+}
