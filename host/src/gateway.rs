@@ -33,3 +33,8 @@ mod grpc_service;
 pub mod health;
 pub mod reflection;
 pub mod services;
+
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,11 @@
+//! The edges over real sockets.
+
+mod connect;
+mod cors;
+mod grpc;
+mod grpc_web;
+mod http_json;
+mod mapping;
+mod routing;
+mod server;
+mod tls;
