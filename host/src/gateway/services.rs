@@ -6,11 +6,13 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::{Request, Response};
 use hyper::body::Incoming;
+use tokio::sync::watch;
 
 use crate::entity::{self, Entities};
 use crate::gateway::backend::{Backend, CallContext};
 use crate::gateway::body::Body;
 use crate::gateway::route::{Endpoint, Routes, Target};
+use crate::gateway::{health, reflection};
 use crate::registry::{Live, Registry};
 use crate::words::{Revision, Status};
 
@@ -18,7 +20,11 @@ pub struct Services {
     registry: Registry,
     entities: Entities,
     routes: ArcSwap<Known>,
+    draining: watch::Receiver<bool>,
 }
+
+const REFLECTION: &str = "/grpc.reflection.";
+const HEALTH: &str = "/grpc.health.";
 
 /// The routes of a revision.
 struct Known {
@@ -27,9 +33,10 @@ struct Known {
 }
 
 impl Services {
-    pub fn new(registry: Registry, entities: Entities) -> Self {
+    /// `draining` turns true once, when the node is about to stop: then it is no longer healthy.
+    pub fn new(registry: Registry, entities: Entities, draining: watch::Receiver<bool>) -> Self {
         let routes = ArcSwap::from_pointee(Known::of(&registry.live()));
-        Self { registry, entities, routes }
+        Self { registry, entities, routes, draining }
     }
 }
 
@@ -86,14 +93,21 @@ impl Backend for Services {
             .await
     }
 
-    fn wants(&self, _path: &str) -> bool {
-        false
+    fn wants(&self, path: &str) -> bool {
+        path.starts_with("/grpc.")
     }
 
     async fn intercept(
         &self,
         request: Request<Incoming>,
     ) -> Result<Response<Body>, Request<Incoming>> {
-        Err(request)
+        let path = request.uri().path();
+        if path.starts_with(REFLECTION) {
+            Ok(reflection::serve(request, &self.registry).await)
+        } else if path.starts_with(HEALTH) {
+            Ok(health::serve(request, &self.registry, self.draining.clone()).await)
+        } else {
+            Err(request)
+        }
     }
 }
