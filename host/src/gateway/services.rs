@@ -21,6 +21,8 @@ pub struct Services {
     entities: Entities,
     routes: ArcSwap<Known>,
     draining: watch::Receiver<bool>,
+    /// Without a sender, `draining` would count as ended.
+    _never: watch::Sender<bool>,
 }
 
 const REFLECTION: &str = "/grpc.reflection.";
@@ -33,10 +35,16 @@ struct Known {
 }
 
 impl Services {
-    /// `draining` turns true once, when the node is about to stop: then it is no longer healthy.
-    pub fn new(registry: Registry, entities: Entities, draining: watch::Receiver<bool>) -> Self {
+    pub fn new(registry: Registry, entities: Entities) -> Self {
         let routes = ArcSwap::from_pointee(Known::of(&registry.live()));
-        Self { registry, entities, routes, draining }
+        let never = watch::Sender::new(false);
+        Self { registry, entities, routes, draining: never.subscribe(), _never: never }
+    }
+
+    /// `draining` turns true once, when the node is about to stop: then it is no longer healthy.
+    pub fn healthy_until(mut self, draining: watch::Receiver<bool>) -> Self {
+        self.draining = draining;
+        self
     }
 }
 
