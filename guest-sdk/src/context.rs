@@ -130,3 +130,42 @@ impl Metadata {
         self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::NoEvents;
+
+    #[derive(Default)]
+    struct Nothing;
+
+    impl EventSourced for Nothing {
+        type Event = NoEvents;
+        type Snapshot = ();
+
+        fn apply(&mut self, event: NoEvents) {
+            match event {}
+        }
+    }
+
+    fn three_random(seed: u64) -> [u64; 3] {
+        let mut ctx = Context::<Nothing>::new(Call { seed, ..Call::default() });
+        [ctx.random(), ctx.random(), ctx.random()]
+    }
+
+    #[test]
+    fn random_numbers_differ_but_follow_from_the_seed() {
+        let [a, b, c] = three_random(7);
+        assert!(a != b && b != c);
+        assert_eq!([a, b, c], three_random(7));
+        assert_ne!([a, b, c], three_random(8));
+    }
+
+    #[test]
+    fn the_first_value_of_a_metadata_name_is_found() {
+        let entry = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        let metadata = Metadata::new(vec![entry("a", "1"), entry("b", "2"), entry("a", "3")]);
+        assert_eq!(metadata.get("a"), Some("1"));
+        assert_eq!(metadata.get("c"), None);
+    }
+}

@@ -7,6 +7,10 @@
 //! [emits](Context::emit) events; they are stored; and only [`EventSourced::apply`] changes the
 //! state, now as at every later replay.
 
+// What the macros make says `::stead_sdk`, in this crate's own tests too.
+#[cfg(test)]
+extern crate self as stead_sdk;
+
 mod context;
 #[cfg(any(target_arch = "wasm32", test))]
 mod descriptors;

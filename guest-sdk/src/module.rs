@@ -135,3 +135,6 @@ impl<E: EventSourced> Entity for Live<E> {
         self.state.snapshot().map(|snapshot| EncodedMessage::of(&snapshot))
     }
 }
+
+#[cfg(test)]
+mod tests;
