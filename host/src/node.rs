@@ -147,7 +147,7 @@ impl Node {
         };
         let services_port = Port::serve(
             services_listener,
-            Services::new(registry.clone(), entities),
+            Services::new(registry, entities).healthy_until(admin.readiness.draining()),
             ServerOptions {
                 tls,
                 cors: config.cors.clone(),

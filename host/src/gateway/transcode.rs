@@ -3,13 +3,17 @@
 //! camelCase names (and the names of the .proto on the way in), 64-bit integers as strings, fields
 //! without presence always printed. Unknown fields are refused.
 
+use std::io;
+
 use bytes::Bytes;
 use prost_reflect::{
     DeserializeOptions, DynamicMessage, FieldDescriptor, Kind, MessageDescriptor, SerializeOptions,
     Value,
 };
 use serde::de::IgnoredAny;
-use serde::ser::{SerializeSeq, Serializer};
+use serde::ser::{Serialize, SerializeSeq};
+use serde_json::Serializer;
+use serde_json::ser::{CompactFormatter, Formatter};
 
 use crate::gateway::json_fault;
 use crate::words::{Status, limits};
@@ -62,7 +66,7 @@ pub fn decode(message: &MessageDescriptor, bytes: Bytes) -> Result<DynamicMessag
 pub fn to_json(message: &MessageDescriptor, bytes: Bytes) -> Result<Vec<u8>, Status> {
     let mut out = Vec::with_capacity(bytes.len() * 2 + 64);
     decode(message, bytes)?
-        .serialize_with_options(&mut serde_json::Serializer::new(&mut out), &WRITE)
+        .serialize_with_options(&mut Serializer::with_formatter(&mut out, Whole), &WRITE)
         .map_err(unwritable)?;
     Ok(out)
 }
@@ -75,7 +79,7 @@ pub fn field_to_json(
 ) -> Result<Vec<u8>, Status> {
     let message = decode(message, bytes)?;
     let mut out = Vec::new();
-    let mut writer = serde_json::Serializer::new(&mut out);
+    let mut writer = Serializer::with_formatter(&mut out, Whole);
     let written = match &*message.get_field(field) {
         Value::Message(inner) => inner.serialize_with_options(&mut writer, &WRITE),
         Value::List(items) if matches!(field.kind(), Kind::Message(_)) => {
@@ -84,8 +88,8 @@ pub fn field_to_json(
         // Scalars, enums and maps have no serializer of their own: take them out of the whole.
         _ => message.serialize_with_options(serde_json::value::Serializer, &WRITE).and_then(
             |whole| match whole.get(field.json_name()) {
-                Some(value) => serde_json::to_writer(&mut out, value),
-                None => serde_json::to_writer(&mut out, &()),
+                Some(value) => value.serialize(&mut writer),
+                None => ().serialize(&mut writer),
             },
         ),
     };
@@ -93,10 +97,10 @@ pub fn field_to_json(
     Ok(out)
 }
 
-fn write_messages<S: Serializer>(writer: S, items: &[Value]) -> Result<S::Ok, S::Error> {
+fn write_messages<S: serde::Serializer>(writer: S, items: &[Value]) -> Result<S::Ok, S::Error> {
     struct Item<'a>(&'a DynamicMessage);
     impl serde::Serialize for Item<'_> {
-        fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
             self.0.serialize_with_options(serializer, &WRITE)
         }
     }
@@ -105,6 +109,31 @@ fn write_messages<S: Serializer>(writer: S, items: &[Value]) -> Result<S::Ok, S:
         list.serialize_element(&Item(message))?;
     }
     list.end()
+}
+
+/// Whole numbers without `.0`, as protobuf's own libraries write them: those in a
+/// `google.protobuf.Value` are doubles that were mostly integers before.
+struct Whole;
+
+impl Formatter for Whole {
+    fn write_f64<W: ?Sized + io::Write>(&mut self, writer: &mut W, value: f64) -> io::Result<()> {
+        /// Up to here every integer has its own f64.
+        const WHOLE_MAX: f64 = 9_007_199_254_740_992.0;
+        let negative_zero = value == 0.0 && value.is_sign_negative();
+        if value.fract() == 0.0 && value.abs() <= WHOLE_MAX && !negative_zero {
+            CompactFormatter.write_i64(writer, value as i64)
+        } else {
+            CompactFormatter.write_f64(writer, value)
+        }
+    }
+
+    fn write_f32<W: ?Sized + io::Write>(&mut self, writer: &mut W, value: f32) -> io::Result<()> {
+        if value.fract() == 0.0 {
+            self.write_f64(writer, f64::from(value))
+        } else {
+            CompactFormatter.write_f32(writer, value)
+        }
+    }
 }
 
 fn unwritable(error: impl std::fmt::Display) -> Status {

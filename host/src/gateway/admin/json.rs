@@ -68,6 +68,7 @@ mod tests {
     use stead_proto::admin::v1::Module;
 
     use super::*;
+    use crate::gateway::transcode;
 
     fn pool() -> DescriptorPool {
         DescriptorPool::decode(stead_proto::DESCRIPTORS).unwrap()
@@ -89,6 +90,17 @@ mod tests {
         assert!(decode(None, &unknown).unwrap_err().contains("no live module"));
         let garbage = Message::new("stead.admin.v1.Module", vec![0xff; 3]);
         assert!(decode(Some(&pool()), &garbage).unwrap_err().contains("not a valid"));
+    }
+
+    #[test]
+    fn whole_numbers_are_served_without_a_point() {
+        let json = serde_json::json!({"quantity": 2, "price": 2.5});
+        let event =
+            stead_proto::admin::v1::Event { json: Some(from_json(json)), ..Default::default() };
+        let descriptor = pool().get_message_by_name("stead.admin.v1.Event").unwrap();
+        let text = transcode::to_json(&descriptor, event.encode_to_vec().into()).unwrap();
+        let text = String::from_utf8(text).unwrap();
+        assert!(text.contains(r#""json":{"price":2.5,"quantity":2}"#), "{text}");
     }
 
     #[test]

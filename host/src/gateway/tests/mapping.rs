@@ -19,7 +19,7 @@ fn defaults_are_printed_and_what_has_presence_is_not() {
         round_trip(&json!({})),
         json!({
             "id": "", "flag": false, "small": 0, "large": "0", "usmall": 0, "ularge": "0",
-            "single": 0.0, "ratio": 0.0, "data": "", "color": "RED", "tags": [], "numbers": [],
+            "single": 0, "ratio": 0, "data": "", "color": "RED", "tags": [], "numbers": [],
             "counts": {}, "many": [], "twoWords": "",
         })
     );
@@ -98,7 +98,10 @@ proptest! {
         });
         let back = round_trip(&value);
         for (name, value) in value.as_object().unwrap() {
-            prop_assert_eq!(&back[name], value);
+            // Whole doubles are written like integers.
+            let same = back[name] == *value
+                || value.is_f64() && back[name].as_f64() == value.as_f64();
+            prop_assert!(same, "{name}: {} is not {value}", back[name]);
         }
     }
 
