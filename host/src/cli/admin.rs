@@ -11,7 +11,7 @@ use tonic::transport::Channel;
 use crate::cli::args::AdminPort;
 use crate::cli::call::resolve;
 use crate::cli::failed::Failed;
-use crate::cli::remote::{self, Port, Remote};
+use crate::cli::remote::{self, Remote};
 use crate::words::{Code, limits};
 
 pub type Client = api::admin_client::AdminClient<InterceptedService<Channel, Token>>;
@@ -41,7 +41,7 @@ impl Admin {
     pub async fn connect(port: &AdminPort) -> Result<Self, Failed> {
         let given = port.admin_token.as_deref().filter(|token| !token.is_empty());
         let token = given.map(remote::bearer).transpose()?;
-        let remote = Remote::connect(&port.admin_url, Port::Admin).await?;
+        let remote = Remote::admin(port).await?;
         let client = Client::new(InterceptedService::new(remote.channel.clone(), Token(token)))
             .max_decoding_message_size(limits::CLIENT_ANSWER_BYTES_MAX);
         Ok(Self { client, remote, has_token: given.is_some() })

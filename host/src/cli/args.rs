@@ -29,11 +29,11 @@ Exit codes:
 /// Runs and talks to Stead, a home for stateful functions in WebAssembly.
 #[derive(Debug, Parser)]
 #[command(name = "stead", version, styles = STYLES, after_help = ROOT_HELP)]
-#[command(propagate_version = true, disable_help_subcommand = true, max_term_width = 100)]
+#[command(disable_help_subcommand = true, max_term_width = 100)]
 pub struct Cli {
-    /// What to print: text for people, or JSON with stable fields.
+    /// What to print: text for people, or json for programs, whose fields are stable.
     #[arg(long, global = true, value_enum, default_value_t, value_name = "FORMAT")]
-    #[arg(display_order = 900)]
+    #[arg(hide_possible_values = true, display_order = 900)]
     pub format: Format,
 
     #[command(subcommand)]
@@ -83,6 +83,11 @@ pub struct ServicesPort {
     #[arg(long, env = "STEAD_URL", value_name = "URL", default_value = "http://127.0.0.1:7832")]
     #[arg(help_heading = "Host")]
     pub url: String,
+
+    /// PEM file of the certificates to trust at a https:// address.
+    #[arg(long, env = "STEAD_CA", value_name = "FILE", help_heading = "Host")]
+    #[arg(default_value = "/etc/ssl/certs/ca-certificates.crt")]
+    pub ca: PathBuf,
 }
 
 /// Where to find the admin port.

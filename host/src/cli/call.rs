@@ -13,7 +13,7 @@ use tonic::metadata::{BinaryMetadataValue, MetadataKey, MetadataMap};
 use crate::cli::args::{CallArgs, Header};
 use crate::cli::failed::Failed;
 use crate::cli::output::Output;
-use crate::cli::remote::{self, BytesCodec, Port, Remote};
+use crate::cli::remote::{self, BytesCodec, Remote};
 use crate::words::limits;
 
 pub async fn run(args: CallArgs, out: &Output) -> Result<(), Failed> {
@@ -22,7 +22,7 @@ pub async fn run(args: CallArgs, out: &Output) -> Result<(), Failed> {
         Some(text) => text.to_string(),
         None => String::new(),
     };
-    let remote = Remote::connect(&args.services.url, Port::Services).await?;
+    let remote = Remote::services(&args.services).await?;
     let timeout = args.timeout;
     let method = within(timeout, reflect::method(&remote, &args.method)).await?;
     if method.is_client_streaming() || method.is_server_streaming() {

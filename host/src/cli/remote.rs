@@ -1,5 +1,7 @@
 //! A connection to a host, and what its failures mean to a person.
 
+mod tls;
+
 use std::error::Error;
 use std::time::Duration;
 
@@ -8,7 +10,9 @@ use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::{Channel, Endpoint};
 
+use crate::cli::args::{AdminPort, ServicesPort};
 use crate::cli::failed::Failed;
+use crate::cli::remote::tls::Tls;
 use crate::words::{Code, limits};
 
 /// Which port of the host; they are named in messages by the flag that sets them.
@@ -35,14 +39,27 @@ pub struct Remote {
 }
 
 impl Remote {
-    pub async fn connect(url: &str, port: Port) -> Result<Self, Failed> {
-        let url = normalize(url, port)?;
+    pub async fn services(port: &ServicesPort) -> Result<Self, Failed> {
+        let url = normalize(&port.url, Port::Services)?;
+        let tls = if url.starts_with("https:") { Some(Tls::trusting(&port.ca)?) } else { None };
+        Self::connect(url, Port::Services, tls).await
+    }
+
+    pub async fn admin(port: &AdminPort) -> Result<Self, Failed> {
+        Self::connect(normalize(&port.admin_url, Port::Admin)?, Port::Admin, None).await
+    }
+
+    async fn connect(url: String, port: Port, tls: Option<Tls>) -> Result<Self, Failed> {
         let endpoint = Endpoint::from_shared(url.clone())
             .map_err(|error| bad_url(&url, port, &error.to_string()))?
             .connect_timeout(limits::CLIENT_CONNECT_TIMEOUT)
             .user_agent(concat!("stead/", env!("CARGO_PKG_VERSION")))
             .map_err(|error| Failed::local(error.to_string()))?;
-        match endpoint.connect().await {
+        let channel = match tls {
+            Some(tls) => endpoint.connect_with_connector(tls).await,
+            None => endpoint.connect().await,
+        };
+        match channel {
             Ok(channel) => Ok(Self { channel, url, port }),
             Err(error) => Err(unreachable_host(&url, port, &error)),
         }
@@ -93,10 +110,12 @@ fn normalize(url: &str, port: Port) -> Result<String, Failed> {
     let url = url.trim();
     match url.split_once("://") {
         Some(("http", host)) if !host.is_empty() => Ok(url.trim_end_matches('/').into()),
-        Some(("https", _)) => Err(Failed::usage(format!(
-            "{} {url}: this command speaks HTTP/2 without TLS; name a http:// address of the host",
-            port.flag()
-        ))),
+        Some(("https", host)) if !host.is_empty() && port == Port::Services => {
+            Ok(url.trim_end_matches('/').into())
+        }
+        Some(("https", _)) if port == Port::Admin => {
+            Err(bad_url(url, port, "the admin API is not encrypted; write http://"))
+        }
         None if !url.is_empty() => Ok(format!("http://{}", url.trim_end_matches('/'))),
         _ => Err(bad_url(url, port, "write it like http://127.0.0.1:7832")),
     }
@@ -189,6 +208,7 @@ mod tests {
     fn urls_may_leave_the_scheme_out() {
         assert_eq!(normalize("127.0.0.1:7832", Port::Services).unwrap(), "http://127.0.0.1:7832");
         assert_eq!(normalize("http://h:1/", Port::Services).unwrap(), "http://h:1");
+        assert_eq!(normalize("https://h/", Port::Services).unwrap(), "https://h");
         for url in ["", "http://", "ftp://h", "https://h"] {
             let failed = normalize(url, Port::Admin).unwrap_err();
             assert_eq!(failed.exit, Exit::Usage);
@@ -200,7 +220,8 @@ mod tests {
     async fn a_refused_connection_says_how_to_start_a_host() {
         // Bound and dropped: nothing listens there any more.
         let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let failed = Remote::connect(&format!("http://{free}"), Port::Admin).await.unwrap_err();
+        let port = AdminPort { admin_url: format!("http://{free}"), admin_token: None };
+        let failed = Remote::admin(&port).await.unwrap_err();
         assert_eq!(failed.exit, Exit::Unreachable);
         assert_eq!(
             failed.message,

@@ -109,10 +109,18 @@ fn judge(url: &str, node: &api::Node, broken: &[api::BrokenModule]) -> Vec<Check
 }
 
 async fn listens(url: &str) -> bool {
-    let address = url.split_once("://").map_or(url, |(_, rest)| rest);
-    let address = address.split('/').next().unwrap_or_default();
-    let connect = TcpStream::connect(address.to_string());
+    let Some(address) = address(url) else { return false };
+    let connect = TcpStream::connect(address);
     matches!(tokio::time::timeout(limits::CLIENT_CONNECT_TIMEOUT, connect).await, Ok(Ok(_)))
+}
+
+/// Host and port of an URL, whose scheme may be left out.
+fn address(url: &str) -> Option<(String, u16)> {
+    let url = if url.contains("://") { url.to_string() } else { format!("http://{url}") };
+    let url: http::Uri = url.parse().ok()?;
+    let host = url.host()?.trim_start_matches('[').trim_end_matches(']').to_string();
+    let usual = if url.scheme_str() == Some("https") { 443 } else { 80 };
+    Some((host, url.port_u16().unwrap_or(usual)))
 }
 
 #[cfg(test)]
@@ -153,5 +161,14 @@ mod tests {
         assert!(listens(&url).await);
         drop(listener);
         assert!(!listens(&url).await);
+    }
+
+    #[test]
+    fn addresses_of_urls_have_a_port() {
+        let of = |url| address(url).map(|(host, port)| format!("{host} {port}"));
+        assert_eq!(of("http://[::1]:7832/").as_deref(), Some("::1 7832"));
+        assert_eq!(of("127.0.0.1:7833").as_deref(), Some("127.0.0.1 7833"));
+        assert_eq!(of("https://shop.example").as_deref(), Some("shop.example 443"));
+        assert_eq!(of("not a url"), None);
     }
 }

@@ -144,7 +144,7 @@ fn write_lock(line: &str) -> Option<(u32, u64)> {
 }
 
 pub fn limits() -> Vec<Check> {
-    let mut checks = vec![open_files(rustix::process::getrlimit(Resource::Nofile).current)];
+    let mut checks = vec![open_files(rustix::process::getrlimit(Resource::Nofile).maximum)];
     if let Some(available) = memory_available() {
         checks.push(memory(available));
     }
@@ -161,6 +161,7 @@ pub fn limits() -> Vec<Check> {
     checks
 }
 
+/// The hard limit: a host raises its own to that.
 fn open_files(limit: Option<u64>) -> Check {
     const NAME: &str = "open_files";
     let wanted = limits::CONNECTIONS_MAX as u64 + FILES_BESIDE_CONNECTIONS;
@@ -168,7 +169,7 @@ fn open_files(limit: Option<u64>) -> Check {
         Some(limit) if limit < wanted => Check::warn(
             NAME,
             format!(
-                "at most {limit}; {} connections need {wanted}: raise it with `ulimit -n {wanted}` before `stead serve`",
+                "at most {limit}; {} connections need {wanted}: raise the hard limit, as with `ulimit -Hn {wanted}`, before `stead serve`",
                 limits::CONNECTIONS_MAX
             ),
         ),
@@ -283,7 +284,7 @@ mod tests {
 
     #[test]
     fn low_limits_say_how_to_raise_them() {
-        assert!(open_files(Some(1_024)).message.contains("ulimit -n"));
+        assert!(open_files(Some(1_024)).message.contains("ulimit -Hn"));
         assert_eq!(open_files(Some(1 << 20)).outcome, Outcome::Ok);
         assert_eq!(overcommit(2).outcome, Outcome::Warn);
         assert_eq!(memory_maps(1_000).outcome, Outcome::Warn);
