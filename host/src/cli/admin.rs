@@ -65,8 +65,7 @@ impl Admin {
             return Failed::status(
                 Code::Unimplemented,
                 format!(
-                    "{}; is {} the admin port of a stead of this version?",
-                    status.message(),
+                    "what answers at {} has no such admin API; name the admin port of a stead of this version with --admin-url",
                     self.remote.url
                 ),
             );

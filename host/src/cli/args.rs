@@ -105,9 +105,9 @@ pub struct AdminPort {
 }
 
 const SERVE_HELP: &str = "\
-Each flag can be given in the environment or in stead.toml too; flags win over the environment, the
-environment over the file. The admin token comes from STEAD_ADMIN_TOKEN or the file only, so that it
-is in no list of processes.
+Each flag can be given in the environment or in stead.toml too; flags win over the environment, \
+the environment over the file. The admin token comes from STEAD_ADMIN_TOKEN or the file only, so \
+that it is in no list of processes.
 
 Examples:
   stead serve                                    services on 7832, admin on 7833, data in ./stead-data
@@ -173,8 +173,8 @@ pub struct ServeArgs {
 }
 
 const BUILD_HELP: &str = "\
-Needs cargo and the target wasm32-unknown-unknown, no other tool. The path of the component is printed
-on stdout.
+Needs cargo and the target wasm32-unknown-unknown, no other tool. The path of the component is \
+printed on stdout.
 
 JSON: {file, bytes, digest}
 
@@ -208,8 +208,8 @@ pub struct CheckArgs {
 }
 
 const DEPLOY_HELP: &str = "\
-A service that is live already is replaced by the one in the files; other services stay. Hot entities
-switch over between two commands, and none is lost.
+A service that is live already is replaced by the one in the files; other services stay. Hot \
+entities switch over between two commands, and none is lost.
 
 JSON: {revision, plan, modules: [{file, name, digest, bytes, sdk, already_present}],
        changes: [{action: added|replaced|removed|unchanged, service, kind, journal, module_digest}]}
@@ -238,7 +238,7 @@ pub struct DeployArgs {
     pub yes: bool,
 
     /// A word for people, kept with the revision.
-    #[arg(long, value_name = "TEXT", default_value = "")]
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     pub note: String,
 
     #[command(flatten)]
@@ -292,7 +292,7 @@ pub struct ServicesArgs {
 }
 
 const CALL_HELP: &str = "\
-The reply is printed as JSON, on one line with --format json. An error of the host ends with exit
+The reply is printed as JSON, on one line with --format json. An error of the host ends with exit \
 code 3 and its gRPC code on stderr.
 
 Examples:
@@ -372,7 +372,7 @@ pub struct EntityListArgs {
     pub entity_type: Option<String>,
 
     /// Only ids that start so.
-    #[arg(long, value_name = "TEXT", default_value = "")]
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     pub prefix: String,
 
     /// Only those in memory.
@@ -388,7 +388,7 @@ pub struct EntityListArgs {
     pub limit: u32,
 
     /// Go on where another list ended.
-    #[arg(long, value_name = "TOKEN", default_value = "")]
+    #[arg(long, value_name = "TOKEN", default_value = "", hide_default_value = true)]
     pub page_token: String,
 
     #[command(flatten)]
@@ -441,7 +441,7 @@ pub struct EntityEventsArgs {
 }
 
 const STATE_HELP: &str = "\
-In text, the state itself is printed, as JSON. With --format json it comes with where it is from:
+In text, the state itself is printed, as JSON. With --format json it comes with where it is from: \
 {seq, type, json, data_base64, note}
 
 Example:

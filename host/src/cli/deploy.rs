@@ -14,7 +14,7 @@ use crate::cli::failed::Failed;
 use crate::cli::module_file::ModuleFile;
 use crate::cli::output::{Output, Tone};
 use crate::cli::{render, units};
-use crate::words::{Digest, limits};
+use crate::words::{Code, Digest, limits};
 
 pub async fn run(args: DeployArgs, out: &Output) -> Result<(), Failed> {
     let files =
@@ -249,8 +249,13 @@ pub async fn roll_back(args: RollbackArgs, out: &Output) -> Result<(), Failed> {
     let mut admin = Admin::connect(&args.port).await?;
     let request =
         api::RollBackRequest { revision: args.revision.unwrap_or_default(), force: args.force };
-    let answer = admin.client.roll_back(request).await;
-    let answer = answer.map_err(|status| admin.failed(status))?.into_inner();
+    let answer = admin.client.roll_back(request).await.map_err(|status| {
+        if args.revision.is_none() && status.code() == tonic::Code::NotFound {
+            return Failed::status(Code::NotFound, "there is no earlier revision to go back to");
+        }
+        admin.failed(status)
+    });
+    let answer = answer?.into_inner();
     if out.is_json() {
         out.json(&json!({
             "revision": answer.revision,

@@ -30,9 +30,21 @@ fn request(method: &api::Method) -> String {
     let Some(binding) = method.http.first() else { return "{}".into() };
     let fields: Vec<String> = variables(&binding.path)
         .filter(|name| !name.contains('.'))
-        .map(|name| format!("\"{name}\":\"ada\""))
+        .map(|name| format!("\"{}\":\"ada\"", json_name(name)))
         .collect();
     format!("{{{}}}", fields.join(","))
+}
+
+/// `userId` of `user_id`.
+fn json_name(name: &str) -> String {
+    let mut parts = name.split('_');
+    let first = parts.next().unwrap_or_default().to_string();
+    parts.fold(first, |mut name, part| {
+        let mut letters = part.chars();
+        name.extend(letters.next().map(|letter| letter.to_ascii_uppercase()));
+        name.push_str(letters.as_str());
+        name
+    })
 }
 
 fn curl(binding: &api::HttpBinding, url: &str) -> String {
@@ -88,7 +100,7 @@ mod tests {
         };
         assert_eq!(
             first_calls(&[&service], "http://h:1").unwrap(),
-            "  stead call shop.Cart/GetCart '{\"user_id\":\"ada\"}'\n  curl http://h:1/carts/ada"
+            "  stead call shop.Cart/GetCart '{\"userId\":\"ada\"}'\n  curl http://h:1/carts/ada"
         );
     }
 

@@ -93,7 +93,11 @@ impl Remote {
                 "no answer within the time-out; the command may have taken effect: send it again with the same --idempotency-key, or wait longer with --timeout",
             );
         }
-        Failed::unreachable(format!("the connection to {} broke: {reason}", self.url))
+        Failed::unreachable(format!(
+            "the connection to {} broke: {reason}; is this the address to give with {}?",
+            self.url,
+            self.port.flag()
+        ))
     }
 }
 
@@ -131,6 +135,11 @@ fn unreachable_host(url: &str, port: Port, error: &(dyn Error + 'static)) -> Fai
         return Failed::unreachable(format!(
             "no stead answers at {url}; start one with `stead serve`, or name another with {}",
             port.flag()
+        ));
+    }
+    if reason.contains("certificate") {
+        return Failed::unreachable(format!(
+            "cannot trust {url}: {reason}; name the certificate that it is to be trusted by with --ca"
         ));
     }
     Failed::unreachable(format!(

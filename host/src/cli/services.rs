@@ -7,7 +7,7 @@ use crate::cli::admin::Admin;
 use crate::cli::args::ServicesArgs;
 use crate::cli::deploy::short;
 use crate::cli::failed::Failed;
-use crate::cli::output::Output;
+use crate::cli::output::{Output, printable};
 use crate::cli::render;
 
 pub async fn run(args: ServicesArgs, out: &Output) -> Result<(), Failed> {
@@ -47,9 +47,15 @@ pub fn print(services: &[api::Service], out: &Output) {
     out.table(["SERVICE", "KIND", "JOURNAL", "METHODS", "MODULE"], rows);
 }
 
+/// A table for each service; its own package is left out of names.
 pub fn print_methods(services: &[api::Service], out: &Output) {
-    let rows = services.iter().flat_map(method_rows).collect();
-    out.table(["METHOD", "REQUEST", "REPLY", "HTTP"], rows);
+    for (at, service) in services.iter().enumerate() {
+        if at > 0 {
+            out.text("");
+        }
+        out.text(&printable(&service.name));
+        out.table(["METHOD", "REQUEST", "REPLY", "HTTP"], method_rows(service));
+    }
 }
 
 fn service_row(service: &api::Service) -> [String; 5] {
@@ -63,17 +69,23 @@ fn service_row(service: &api::Service) -> [String; 5] {
 }
 
 fn method_rows(service: &api::Service) -> Vec<[String; 4]> {
+    let package = service.name.rsplit_once('.').map_or("", |(package, _)| package);
     let row = |method: &api::Method| {
         let http: Vec<String> =
             method.http.iter().map(|http| format!("{} {}", http.method, http.path)).collect();
         [
-            format!("{}/{}", service.name, method.name),
-            method.input_type.clone(),
-            method.output_type.clone(),
+            method.name.clone(),
+            within(package, &method.input_type),
+            within(package, &method.output_type),
             http.join(", "),
         ]
     };
     service.methods.iter().map(row).collect()
+}
+
+fn within(package: &str, name: &str) -> String {
+    let local = name.strip_prefix(package).and_then(|rest| rest.strip_prefix('.'));
+    local.filter(|local| !local.contains('.')).unwrap_or(name).to_string()
 }
 
 #[cfg(test)]
@@ -81,7 +93,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_method_is_shown_as_it_is_called_with_all_its_addresses() {
+    fn methods_are_shown_with_all_their_addresses_and_local_names() {
         let http = |method: &str, path: &str| api::HttpBinding {
             method: method.into(),
             path: path.into(),
@@ -92,13 +104,13 @@ mod tests {
             methods: vec![api::Method {
                 name: "Get".into(),
                 input_type: "shop.GetRequest".into(),
-                output_type: "shop.Cart".into(),
+                output_type: "google.protobuf.Empty".into(),
                 http: vec![http("GET", "/carts/{id}"), http("POST", "/carts/{id}:get")],
             }],
             ..Default::default()
         };
         let rows = method_rows(&service);
-        assert_eq!(rows[0][0], "shop.Cart/Get");
+        assert_eq!(rows[0][..3], ["Get", "GetRequest", "google.protobuf.Empty"]);
         assert_eq!(rows[0][3], "GET /carts/{id}, POST /carts/{id}:get");
     }
 }

@@ -3,7 +3,7 @@
 use crate::cli::failed::Failed;
 
 /// Names that are this far from what was typed, or nearer, are called similar.
-const SIMILARITY_MIN: f64 = 0.6;
+const SIMILARITY_MIN: f64 = 0.8;
 const NAMES_LISTED_MAX: usize = 12;
 
 /// A name as typed: `pkg.Service/Method`, `Service/Method`, `pkg.Service.Method`, or a service alone.
