@@ -1,10 +1,11 @@
 //! A store in memory, for tests. It keeps the contract of [`Store`] but durability.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
+use tokio::sync::{OwnedRwLockWriteGuard, RwLock};
 
 use crate::journal::error::StoreError;
 use crate::journal::store::{
@@ -16,7 +17,15 @@ use crate::words::{Address, Digest, EntityId, JournalName, Revision, Seq};
 
 /// Cheap to clone; clones share the data.
 #[derive(Clone, Default)]
-pub struct MemoryStore(Arc<Mutex<State>>);
+pub struct MemoryStore {
+    state: Arc<Mutex<State>>,
+    gate: Arc<RwLock<()>>,
+}
+
+/// Commits wait for as long as this lives.
+pub struct Hold {
+    _gate: OwnedRwLockWriteGuard<()>,
+}
 
 #[derive(Default)]
 struct State {
@@ -24,6 +33,8 @@ struct State {
     modules: BTreeMap<Digest, (ModuleRecord, Bytes)>,
     deployments: Vec<DeploymentRecord>,
     closed: bool,
+    /// Errors for the next commits, for tests of what stands on a store.
+    errors: VecDeque<StoreError>,
 }
 
 #[derive(Default)]
@@ -35,9 +46,19 @@ struct Entity {
 }
 
 impl MemoryStore {
+    /// Makes commits wait.
+    pub async fn hold(&self) -> Hold {
+        Hold { _gate: self.gate.clone().write_owned().await }
+    }
+
+    /// Makes the next commit (or one after it, if others are to fail before) store nothing and fail.
+    pub fn fail_next(&self, error: StoreError) {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).errors.push_back(error);
+    }
+
     /// The state is only ever changed by code that cannot panic halfway, so a poisoned lock is whole.
     fn state(&self) -> Result<MutexGuard<'_, State>, StoreError> {
-        let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if state.closed {
             return Err(StoreError::Read { reason: "the store is closed".into() });
         }
@@ -84,7 +105,11 @@ impl State {
 
 impl Store for MemoryStore {
     async fn commit(&self, batch: &[Write]) -> Result<(), StoreError> {
+        let _open = self.gate.read().await;
         let mut state = self.state()?;
+        if let Some(error) = state.errors.pop_front() {
+            return Err(error);
+        }
         state.check(batch)?;
         for write in batch {
             state.apply(write);
@@ -205,6 +230,6 @@ impl Store for MemoryStore {
     }
 
     async fn close(&self) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).closed = true;
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).closed = true;
     }
 }

@@ -1,0 +1,167 @@
+//! An entity floor of its own for each test.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use prost_reflect::prost::Message as _;
+use prost_reflect::{DeserializeOptions, DynamicMessage, SerializeOptions};
+use serde_json::Value;
+use stead::entity::{Entities, EntitiesConfig, Request};
+use stead::journal::memory::MemoryStore;
+use stead::journal::{AnyStore, Journal};
+use stead::registry::{DeployRequest, Registry};
+use stead::wasm::{Engine, EngineConfig};
+use stead::words::telemetry::Metrics;
+use stead::words::{Address, Status, clock};
+
+pub const CART: &str = "com.example.shoppingcart.ShoppingCart";
+pub const MODEL: &str = "stead.tck.v1.EventSourcedModel";
+pub const MISBEHAVING: &str = "misbehaving.v1.Misbehaving";
+
+pub struct House {
+    pub store: MemoryStore,
+    pub journal: Journal,
+    pub registry: Registry,
+    pub entities: Entities,
+    pub metrics: Metrics,
+}
+
+impl House {
+    /// With these guests deployed.
+    pub async fn with(guests: &[&str]) -> Self {
+        Self::sized(guests, 1_000).await
+    }
+
+    pub async fn sized(guests: &[&str], hot_entities_max: usize) -> Self {
+        let store = MemoryStore::default();
+        let metrics = Metrics::default();
+        let journal = Journal::start(AnyStore::Memory(store.clone()), metrics.clone());
+        let config = EngineConfig { instances_max: 1_000, ..EngineConfig::default() };
+        let engine = Engine::new(config).expect("an engine");
+        let registry = Registry::open(engine, journal.clone()).await.expect("a registry");
+        let config = EntitiesConfig { hot_entities_max, hot_bytes_max: 1 << 30 };
+        let entities = Entities::new(registry.clone(), journal.clone(), metrics.clone(), config);
+        let house = Self { store, journal, registry, entities, metrics };
+        for guest in guests {
+            house.deploy(guest, &[]).await;
+        }
+        house
+    }
+
+    /// Deploys a guest. `salt` makes another module of the same code (a custom section at its end).
+    pub async fn deploy(&self, guest: &str, salt: &[u8]) {
+        let mut bytes = std::fs::read(stead_tests::files::guest(guest)).expect("a guest");
+        if !salt.is_empty() {
+            let name = b"salt";
+            bytes.push(0);
+            bytes.push(u8::try_from(1 + name.len() + salt.len()).expect("a short salt"));
+            bytes.push(name.len() as u8);
+            bytes.extend_from_slice(name);
+            bytes.extend_from_slice(salt);
+        }
+        let upload = self.registry.upload(guest, bytes.into()).await.expect("an upload");
+        let request = DeployRequest {
+            modules: vec![upload.record.digest],
+            plan: false,
+            force: false,
+            note: String::new(),
+        };
+        self.registry.deploy(request).await.expect("a deployment");
+    }
+
+    pub fn request(&self, service: &str, method: &str, json: Value) -> Request {
+        let live = self.registry.live();
+        let (service, method) = live.method(service, method).expect("a method");
+        let message = DynamicMessage::deserialize_with_options(
+            method.descriptor.input(),
+            json,
+            &DeserializeOptions::new(),
+        )
+        .expect("a request");
+        Request {
+            service: service.clone(),
+            method: method.clone(),
+            payload: message.encode_to_vec().into(),
+            metadata: Vec::new(),
+            idempotency_key: None,
+            deadline: clock::now() + Duration::from_secs(20),
+            request_id: "test".into(),
+        }
+    }
+
+    pub async fn call(&self, service: &str, method: &str, json: Value) -> Result<Value, Status> {
+        let request = self.request(service, method, json);
+        self.send(request).await
+    }
+
+    pub async fn send(&self, request: Request) -> Result<Value, Status> {
+        let output = request.method.descriptor.output();
+        let reply: Bytes = self.entities.call(request).await?;
+        let message = DynamicMessage::decode(output, reply).expect("a reply");
+        let options = SerializeOptions::new().skip_default_fields(false);
+        Ok(message
+            .serialize_with_options(serde_json::value::Serializer, &options)
+            .expect("a reply in JSON"))
+    }
+
+    pub async fn add(&self, user: &str, product: &str) -> Result<Value, Status> {
+        self.send(self.adding(user, product)).await
+    }
+
+    pub fn adding(&self, user: &str, product: &str) -> Request {
+        let json = serde_json::json!({"userId": user, "productId": product, "quantity": 1});
+        self.request(CART, "AddItem", json)
+    }
+
+    /// The cart as `product x quantity`, sorted.
+    pub async fn cart(&self, user: &str) -> Result<Vec<String>, Status> {
+        let cart = self.call(CART, "GetCart", serde_json::json!({"userId": user})).await?;
+        let items = cart["items"].as_array().expect("items");
+        Ok(items
+            .iter()
+            .map(|item| format!("{} x {}", item["productId"].as_str().unwrap(), item["quantity"]))
+            .collect())
+    }
+
+    pub async fn stored_events(&self, address: &Address) -> usize {
+        self.journal.load(address, None).await.expect("a journal").seq.0 as usize
+    }
+
+    /// The value of a metric's line that starts with `name`, summed over its labels.
+    pub fn metric(&self, name: &str) -> f64 {
+        let text = self.metrics.render();
+        text.lines()
+            .filter(|line| line.starts_with(name))
+            .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
+            .sum()
+    }
+}
+
+pub fn cart(user: &str) -> Address {
+    Address::new("shopping-cart", user)
+}
+
+/// Returns once `condition` holds; fails the test if that takes 10 s.
+pub async fn eventually(what: &str, condition: impl Fn() -> bool) {
+    let patience = async {
+        while !condition() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    if tokio::time::timeout(Duration::from_secs(10), patience).await.is_err() {
+        panic!("{what}: not within 10 s");
+    }
+}
+
+/// A call that runs by itself.
+pub fn spawn<T: Send + 'static>(
+    call: impl Future<Output = T> + Send + 'static,
+) -> tokio::task::JoinHandle<T> {
+    tokio::spawn(call)
+}
+
+pub fn shared(house: House) -> Arc<House> {
+    Arc::new(house)
+}

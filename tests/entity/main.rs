@@ -1,0 +1,10 @@
+//! The entity floor with real components over a store in memory, whose commits can be held or made to
+//! fail: what must hold at moments that a test from outside cannot catch.
+
+mod deployment;
+mod house;
+mod lifecycle;
+mod order;
+mod receipts;
+mod store_faults;
+mod supervision;
