@@ -2,16 +2,19 @@
 
 use std::collections::HashSet;
 
+use miniz_oxide::inflate::decompress_to_vec;
 use prost::encoding::{WireType, decode_key, decode_varint};
 
-/// One `google.protobuf.FileDescriptorSet` with every file of `sets` once. Serialized sets can be
-/// concatenated as they are; what this adds is that a file they share is not sent twice.
+/// One `google.protobuf.FileDescriptorSet` with every file of the deflated `sets` once. Serialized
+/// sets can be concatenated as they are; what this adds is that a file they share is not sent twice.
 pub fn merge(sets: impl Iterator<Item = &'static [u8]>) -> Vec<u8> {
     let mut seen = HashSet::new();
     let mut merged = Vec::new();
     for set in sets {
-        for file in files(set) {
-            if seen.insert(file) {
+        // The build helper has deflated it; damaged or not, the host judges what comes of it.
+        let set = decompress_to_vec(set).unwrap_or_default();
+        for file in files(&set) {
+            if seen.insert(file.to_vec()) {
                 merged.extend_from_slice(file);
             }
         }
@@ -21,7 +24,7 @@ pub fn merge(sets: impl Iterator<Item = &'static [u8]>) -> Vec<u8> {
 
 /// The entries of a set, each with its key and length. What is not such an entry ends the set: the
 /// build helper has written it, and the host says what is wrong with a damaged one.
-fn files(mut set: &'static [u8]) -> impl Iterator<Item = &'static [u8]> {
+fn files(mut set: &[u8]) -> impl Iterator<Item = &[u8]> {
     std::iter::from_fn(move || {
         let mut rest = set;
         if decode_key(&mut rest).ok()? != (1, WireType::LengthDelimited) {
@@ -41,19 +44,23 @@ mod tests {
     use prost::Message;
     use prost_types::{FileDescriptorProto, FileDescriptorSet};
 
-    fn set(names: &[&str]) -> &'static [u8] {
+    fn set(names: &[&str]) -> Vec<u8> {
         let file = |name: &&str| FileDescriptorProto {
             name: Some(name.to_string()),
             ..Default::default()
         };
-        let set = FileDescriptorSet { file: names.iter().map(file).collect() };
-        set.encode_to_vec().leak()
+        FileDescriptorSet { file: names.iter().map(file).collect() }.encode_to_vec()
+    }
+
+    fn deflated(names: &[&str]) -> &'static [u8] {
+        miniz_oxide::deflate::compress_to_vec(&set(names), 9).leak()
     }
 
     #[test]
     fn a_file_of_two_sets_is_sent_once() {
         let merged = merge(
-            [set(&["empty.proto", "cart.proto"]), set(&["empty.proto", "x.proto"])].into_iter(),
+            [deflated(&["empty.proto", "cart.proto"]), deflated(&["empty.proto", "x.proto"])]
+                .into_iter(),
         );
         assert_eq!(merged, set(&["empty.proto", "cart.proto", "x.proto"]));
     }

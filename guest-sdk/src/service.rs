@@ -11,7 +11,7 @@ use crate::rejection::{Code, Rejection};
 /// service's name.
 pub struct Service<E: EventSourced> {
     pub name: &'static str,
-    /// A serialized `google.protobuf.FileDescriptorSet`.
+    /// A serialized `google.protobuf.FileDescriptorSet`, deflated.
     pub descriptors: &'static [u8],
     pub dispatch: Dispatch<E>,
 }

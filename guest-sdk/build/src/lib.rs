@@ -124,6 +124,11 @@ impl Config {
 
         if !self.messages_only {
             service::check(&descriptors)?;
+            // What is embedded is copied into the memory of every hot entity, but read only once, by
+            // the host: it travels deflated.
+            let descriptor_file = format!("{descriptor_file}.deflate");
+            let deflated = miniz_oxide::deflate::compress_to_vec(&encoded, 9);
+            write(&out_dir.join(&descriptor_file), &deflated)?;
             self.prost
                 .prost_path("::stead_sdk::prost")
                 .prost_types_path("::stead_sdk::prost_types")

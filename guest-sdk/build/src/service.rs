@@ -9,7 +9,7 @@ use prost_types::FileDescriptorSet;
 use crate::Error;
 
 pub struct Generator {
-    /// Beside the generated code.
+    /// The deflated file descriptor set, beside the generated code.
     pub descriptor_file: String,
 }
 
