@@ -65,6 +65,9 @@ impl Cache {
         if let Err(error) = self.replace(&name, &[tag.as_slice(), compiled]) {
             tracing::warn!(file = name, %error, "a compiled module could not be kept");
         }
+        if let Err(error) = self.evict(limits::COMPILED_CACHE_BYTES_MAX) {
+            tracing::warn!(%error, "old compiled modules could not be removed");
+        }
     }
 
     fn name(&self, digest: &Digest) -> String {
@@ -115,6 +118,31 @@ impl Cache {
             let _ = fs::remove_file(&temporary);
         }
         written
+    }
+
+    /// Removes the files that were written first, until the rest fits. Among them are those of older
+    /// versions of the host, and what a crash left half written.
+    fn evict(&self, bytes_max: u64) -> io::Result<()> {
+        let mut files = Vec::new();
+        for entry in fs::read_dir(&self.dir)? {
+            let entry = entry?;
+            let metadata = entry.metadata()?;
+            if metadata.is_file() && entry.file_name() != KEY_FILE {
+                files.push((metadata.modified()?, metadata.len(), entry.path()));
+            }
+        }
+        files.sort();
+        let mut bytes: u64 = files.iter().map(|(_, length, _)| length).sum();
+        for (_, length, path) in files {
+            if bytes <= bytes_max {
+                break;
+            }
+            match fs::remove_file(path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => bytes -= length,
+            }
+        }
+        Ok(())
     }
 
     fn load_key(&self) -> anyhow::Result<[u8; KEY_BYTES]> {
@@ -272,6 +300,23 @@ mod tests {
             fs::copy(other.path().join(name), dir.join(name)).expect("copies");
         });
         assert_eq!(found, None);
+    }
+
+    #[test]
+    fn removes_what_was_written_first_when_it_is_full() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let cache = cache(dir.path());
+        let modules: Vec<_> = (0..4u8).map(|number| Digest::of(&[number])).collect();
+        for (module, age) in modules.iter().zip([40, 30, 20, 10]) {
+            cache.write(module, b"compiled");
+            let file = File::open(dir.path().join(cache.name(module))).expect("opens");
+            let written = file.metadata().and_then(|metadata| metadata.modified()).expect("a time");
+            file.set_modified(written - std::time::Duration::from_secs(age)).expect("sets");
+        }
+        let size = (TAG_BYTES + b"compiled".len()) as u64;
+        cache.evict(2 * size).expect("evicts");
+        let kept: Vec<_> = modules.iter().map(|module| cache.read(module).is_some()).collect();
+        assert_eq!(kept, [false, false, true, true]);
     }
 
     #[test]

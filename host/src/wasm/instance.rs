@@ -2,7 +2,8 @@
 //!
 //! Every call is synchronous: a guest cannot wait for anything. A call that outlives a tick of the
 //! epoch clock gives its tokio worker away, so that an endless loop stalls nobody else until its
-//! deadline ends it.
+//! deadline ends it. (So instances must not be called from within a `tokio::task::LocalSet`, which does
+//! not let go of its worker.)
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -32,6 +32,7 @@ pub const COMPILE_WALL_MAX: Duration = Duration::from_secs(60);
 pub const COMPILE_CPU_SECONDS_MAX: u64 = 60;
 pub const COMPILE_MEMORY_BYTES_MAX: u64 = 4 * 1024 * MIB as u64;
 pub const COMPILED_BYTES_MAX: usize = 512 * MIB;
+pub const COMPILED_CACHE_BYTES_MAX: u64 = 2 * 1024 * MIB as u64;
 pub const COMPILATIONS_AT_ONCE_MAX: usize = 2;
 pub const COMPILE_REPORT_BYTES_MAX: usize = 4 * KIB;
 pub const COMPONENT_NESTING_MAX: usize = 16;
