@@ -13,7 +13,10 @@ pub fn run(args: ServeArgs) -> Result<(), Failed> {
         .thread_name("stead")
         .build()
         .map_err(|error| Failed::local(format!("cannot start threads: {error}")))?;
-    Ok(runtime.block_on(node::run(config))?)
+    let ended = runtime.block_on(node::run(config));
+    // A guest in the middle of a long turn must not keep the process.
+    runtime.shutdown_background();
+    Ok(ended?)
 }
 
 fn overrides(args: ServeArgs) -> Overrides {

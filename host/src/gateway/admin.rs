@@ -29,6 +29,7 @@ use crate::entity::Entities;
 use crate::gateway::backend::{Backend, CallContext};
 use crate::gateway::body::Body;
 use crate::gateway::route::{Endpoint, Routes, Target};
+use crate::gateway::{health, reflection};
 use crate::journal::Journal;
 use crate::registry::Registry;
 use crate::words::Status;
@@ -127,6 +128,13 @@ impl Backend for AdminBackend {
                 Ok(self.uploads.put(request, &self.pool).await)
             }
             upload::GRPC_PATH if upload::is_grpc(&request) => Ok(self.uploads.grpc(request).await),
+            path if path.starts_with("/grpc.reflection.") => {
+                Ok(reflection::serve_one(request, SERVICE, self.pool.clone()).await)
+            }
+            path if path.starts_with("/grpc.health.") => {
+                let draining = self.admin.readiness.draining();
+                Ok(health::serve(request, &self.admin.registry, draining).await)
+            }
             _ => Err(request),
         }
     }

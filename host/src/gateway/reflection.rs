@@ -6,12 +6,14 @@ use std::sync::Arc;
 
 use futures_util::stream::{BoxStream, StreamExt};
 use http::{Request, Response};
+use prost_reflect::DescriptorPool;
 use stead_proto::grpc::reflection::v1::server_reflection_server as v1;
 use stead_proto::grpc::reflection::v1alpha::server_reflection_server as v1alpha;
 
 use crate::gateway::body::Body;
 use crate::gateway::grpc_service;
 use crate::registry::Registry;
+use crate::words::Digest;
 use crate::words::limits::REFLECTION_REQUEST_BYTES_MAX;
 
 use catalogue::{Answer, Catalogue, Query, Session};
@@ -24,6 +26,22 @@ where
 {
     let registry = registry.clone();
     Reflection::new(move || Catalogue::of(&registry.live())).serve(request).await
+}
+
+/// The same on the admin port, for one service that never changes.
+pub async fn serve_one<B>(
+    request: Request<B>,
+    service: &'static str,
+    pool: DescriptorPool,
+) -> Response<Body>
+where
+    B: http_body::Body + Send + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>> + Send + 'static,
+{
+    let owner = Digest([0; 32]);
+    Reflection::new(move || Catalogue::new(&[(service, owner)], vec![(owner, pool.clone())]))
+        .serve(request)
+        .await
 }
 
 /// Both versions at once.

@@ -58,7 +58,6 @@ impl Catalogue {
         }
     }
 
-    #[cfg(test)]
     pub(super) fn new(services: &[(&str, Digest)], modules: Vec<(Digest, DescriptorPool)>) -> Self {
         let services =
             services.iter().map(|&(service, digest)| (service.to_owned(), digest)).collect();

@@ -4,7 +4,6 @@ use std::task::{Context, Poll};
 use futures_util::future::{BoxFuture, FutureExt};
 use futures_util::stream;
 use prost::Message;
-use prost_reflect::DescriptorPool;
 use prost_types::FileDescriptorProto;
 use stead_proto::grpc::reflection::v1::server_reflection_client::ServerReflectionClient;
 use stead_proto::grpc::reflection::v1::server_reflection_request::MessageRequest;
@@ -15,7 +14,6 @@ use tonic::codegen::Service;
 use super::*;
 use crate::registry::descriptor;
 use crate::registry::testing::compile;
-use crate::words::Digest;
 
 const SHOP: &str = r#"
     syntax = "proto3";
