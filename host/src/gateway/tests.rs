@@ -6,6 +6,7 @@ mod grpc;
 mod grpc_web;
 mod http_json;
 mod mapping;
+mod measure;
 mod routing;
 mod server;
 mod tls;

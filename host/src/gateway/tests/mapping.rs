@@ -55,35 +55,6 @@ fn null_is_absence() {
     );
 }
 
-/// `cargo test --release -p stead-host -- --ignored transcoding_a_cart --nocapture`
-#[test]
-#[ignore = "a measurement"]
-fn transcoding_a_cart() {
-    let descriptor = message("edge.All");
-    let json = json!({
-        "id": "ada",
-        "many": (0..3).map(|n| json!({ "name": format!("item {n}") })).collect::<Vec<_>>(),
-    })
-    .to_string();
-    let small = json!({ "id": "ada", "small": 5, "twoWords": "kettle" }).to_string();
-    for (what, json) in [("small", small), ("cart", json)] {
-        let bytes: Bytes =
-            transcode::from_json(&descriptor, json.as_bytes()).unwrap().encode_to_vec().into();
-        let rounds = 100_000;
-        let start = crate::words::clock::now();
-        for _ in 0..rounds {
-            std::hint::black_box(transcode::to_json(&descriptor, bytes.clone()).unwrap());
-        }
-        let to_json = start.elapsed() / rounds;
-        let start = crate::words::clock::now();
-        for _ in 0..rounds {
-            let read = transcode::from_json(&descriptor, json.as_bytes()).unwrap();
-            std::hint::black_box(read.encode_to_vec());
-        }
-        println!("{what}: to JSON {to_json:?}, from JSON {:?}", start.elapsed() / rounds);
-    }
-}
-
 proptest! {
     #[test]
     fn values_round_trip(
