@@ -102,7 +102,11 @@ async fn with_a_token_nothing_is_told_without_it() {
 
 #[tokio::test]
 async fn without_a_token_the_admin_port_stays_on_loopback() {
-    let refused = Options::default().env("STEAD_ADMIN", "").argument("--admin=0.0.0.0:0");
-    let refused = refused.try_start().await.err().expect("the host does not start");
+    let refused = Options::default()
+        .admin("0.0.0.0:0")
+        .try_start()
+        .await
+        .err()
+        .expect("the host does not start");
     assert!(refused.log.contains("STEAD_ADMIN_TOKEN"), "{refused}");
 }

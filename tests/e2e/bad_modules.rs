@@ -45,8 +45,11 @@ async fn a_component_of_another_world_is_refused() {
 
 #[tokio::test]
 async fn an_import_that_is_not_granted_is_named() {
-    let message = refused(wat(r#"(component (import "evil:net/sockets" (instance)))"#)).await;
-    names(&message, &["evil:net/sockets"]);
+    // The cart, and behind it an import section: one import, `evil-sockets`, a resource type.
+    let name = b"evil-sockets";
+    let import = [&[1, 0, name.len() as u8][..], name, &[3, 1]].concat();
+    let bytes = [&cart()[..], &[10, import.len() as u8], &import].concat();
+    names(&refused(bytes).await, &["evil-sockets"]);
 }
 
 #[tokio::test]

@@ -9,10 +9,11 @@ use tokio::process::Command;
 async fn grpcio_works_with_reflection_alone() {
     let host = Host::with_guest(GUEST).await;
     let mut python = Command::new(files::clients().join("venv/bin/python"));
-    let ended =
-        run(python.arg(files::source("tests/clients/grpc.py")).arg(host.services.address()))
-            .await
-            .ok();
+    let ended = run(python
+        .arg(files::source("tests/clients/grpcio_client.py"))
+        .arg(host.services.address()))
+    .await
+    .ok();
     assert_eq!(ended.stdout.trim(), "ok");
 }
 

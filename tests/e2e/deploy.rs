@@ -44,7 +44,7 @@ async fn a_new_version_takes_over_under_load_without_losing_a_command() {
     for version in 1..=5 {
         let before = host.metric("stead_commands_total").await;
         let deployed = deploy_version(&host, version).await;
-        assert_eq!(deployed["changes"][0]["action"], "ACTION_REPLACED", "{deployed}");
+        assert_eq!(deployed["changes"][0]["action"], "REPLACED", "{deployed}");
         // Every version serves some commands before the next one comes.
         while host.metric("stead_commands_total").await < before + 200.0 {
             tokio::task::yield_now().await;
@@ -106,7 +106,7 @@ async fn a_plan_changes_nothing() {
     let digest = host.upload(&files::guest(GUEST)).await;
     let plan = json!({"modules": [digest], "plan": true});
     let planned = host.admin.post("/v1/deployments", &plan).await.ok();
-    assert_eq!(planned["changes"][0]["action"], "ACTION_ADDED", "{planned}");
+    assert_eq!(planned["changes"][0]["action"], "ADDED", "{planned}");
     host.services.get("/carts/ada").await.refused(404, "not_found");
 }
 

@@ -34,6 +34,7 @@ pub struct Options {
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
     data: Option<PathBuf>,
+    admin: Option<String>,
 }
 
 impl Options {
@@ -50,6 +51,12 @@ impl Options {
     /// Another data directory than `data` in a temporary one.
     pub fn data(mut self, path: &Path) -> Self {
         self.data = Some(path.into());
+        self
+    }
+
+    /// Another address of the admin API than a free port of loopback.
+    pub fn admin(mut self, address: &str) -> Self {
+        self.admin = Some(address.into());
         self
     }
 
@@ -73,7 +80,9 @@ impl Options {
             .expect("the log can be written");
         let data = self.data.clone().unwrap_or_else(|| dir.path().join("data"));
         let child = Command::new(files::binary())
-            .args(["serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--ports-file"])
+            .args(["serve", "--listen", "127.0.0.1:0", "--admin"])
+            .arg(self.admin.as_deref().unwrap_or("127.0.0.1:0"))
+            .arg("--ports-file")
             .arg(&ports)
             .arg("--data")
             .arg(data)
