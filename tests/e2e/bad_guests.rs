@@ -121,15 +121,31 @@ async fn an_event_that_is_too_large_is_refused() {
 }
 
 #[tokio::test]
-async fn an_event_of_a_type_that_is_nowhere_described_is_refused() {
-    crashes("bad-event-name", 0, &["malformed"]).await;
+async fn an_event_of_a_type_that_is_nowhere_described_is_kept_as_bytes() {
+    let host = host().await;
+    ask(&host, "victim", "bad-event-name", 0).await.ok();
+    let events = host.events(SERVICE, "victim").await;
+    assert_eq!(events[0]["type"], "misbehaving.v1.Unheard");
+    assert!(events[0]["note"].as_str().is_some_and(|note| !note.is_empty()), "{events:?}");
+    // The guest itself does not know it: it cannot be loaded again, and says so.
+    host.passivate(SERVICE, "victim").await;
+    ask(&host, "victim", "count", 0).await.refused(503, "unavailable");
 }
 
 #[tokio::test]
-async fn what_an_event_sourced_entity_cannot_do_is_refused() {
+async fn an_event_whose_name_is_too_long_is_refused() {
+    crashes("bad-event-name", 257, &["malformed"]).await;
+}
+
+#[tokio::test]
+async fn what_an_event_sourced_entity_cannot_do_changes_nothing() {
+    let host = host().await;
+    ask(&host, "victim", "ok", 0).await.ok();
     for what in ["state-change", "forward", "effect", "timer"] {
-        crashes(what, 0, &["malformed", "refused"]).await;
+        ask(&host, "victim", what, 0).await.refused(501, "unimplemented");
     }
+    assert_eq!(count(&host, "victim").await, "1");
+    assert_eq!(host.events(SERVICE, "victim").await.len(), 1);
 }
 
 #[tokio::test]
