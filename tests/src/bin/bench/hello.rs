@@ -1,4 +1,4 @@
-//! The ceiling: a bare hyper server with a fixed body, with the runtime that the host has.
+//! The ceiling: a bare hyper server with a fixed body, with a runtime like the host's.
 
 use std::convert::Infallible;
 
@@ -9,30 +9,27 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
-use tokio::runtime::Runtime;
 
-/// Serves until it is dropped.
-pub struct Hello {
-    pub address: String,
-    _runtime: Runtime,
+/// Serves on threads of its own until the process ends; returns the address.
+pub fn start() -> anyhow::Result<String> {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+    listener.set_nonblocking(true)?;
+    let address = listener.local_addr()?.to_string();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    std::thread::spawn(move || runtime.block_on(serve(listener)));
+    Ok(address)
 }
 
-impl Hello {
-    pub fn start() -> anyhow::Result<Self> {
-        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-        let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0"))?;
-        let address = listener.local_addr()?.to_string();
-        runtime.spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                let _ = stream.set_nodelay(true);
-                tokio::spawn(http1::Builder::new().serve_connection(
-                    TokioIo::new(stream),
-                    service_fn(|_| async {
-                        Ok::<_, Infallible>(Response::new(Full::new(Bytes::from_static(b"hello"))))
-                    }),
-                ));
-            }
-        });
-        Ok(Self { address, _runtime: runtime })
+async fn serve(listener: std::net::TcpListener) -> std::io::Result<()> {
+    let listener = TcpListener::from_std(listener)?;
+    loop {
+        let (stream, _) = listener.accept().await?;
+        stream.set_nodelay(true)?;
+        tokio::spawn(http1::Builder::new().serve_connection(
+            TokioIo::new(stream),
+            service_fn(|_| async {
+                Ok::<_, Infallible>(Response::new(Full::new(Bytes::from_static(b"hello"))))
+            }),
+        ));
     }
 }

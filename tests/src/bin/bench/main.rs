@@ -37,7 +37,7 @@ pub struct Settings {
 
 const FULL: Settings = Settings {
     rounds: 5,
-    time: Duration::from_secs(4),
+    time: Duration::from_secs(2),
     carts: 1_000,
     populations: &[1_000, 10_000, 100_000],
     replay_carts: 2_000,

@@ -34,7 +34,7 @@ pub async fn all(settings: &Settings) -> anyhow::Result<Vec<Result>> {
 async fn throughput(settings: &Settings) -> anyhow::Result<Vec<Result>> {
     let host = big().start().await;
     host.deploy(cart::GUEST).await;
-    let hello = hello::Hello::start()?;
+    let hello = hello::start()?;
     let users: Vec<_> = (0..settings.carts).map(|n| format!("cart-{n}")).collect();
     let add: Vec<_> = users.iter().map(|user| add(user, 1)).collect();
     let get: Vec<_> = users.iter().map(|user| get(user)).collect();
@@ -75,7 +75,7 @@ async fn throughput(settings: &Settings) -> anyhow::Result<Vec<Result>> {
         eprintln!("  round {} of {}", round + 1, settings.rounds);
         let services = host.services.address();
         let until = Until::Elapsed(settings.time);
-        rows[0].measured(call(&hello.address, &hello_request, 64, until).await?);
+        rows[0].measured(call(&hello, &hello_request, 64, until).await?);
         rows[1].measured(call(services, &get, 64, until).await?);
         rows[2].measured(call(services, &get_json, 64, until).await?);
         rows[3].value(sqlite::single_row_commits(host.dir(), settings.time).await?);
@@ -197,7 +197,7 @@ async fn first_call(settings: &Settings) -> anyhow::Result<Result> {
 }
 
 fn big() -> Options {
-    Options::default().env("STEAD_HOT_ENTITIES", "200000").env("STEAD_HOT_MEMORY", "1TiB")
+    Options::default().env("STEAD_HOT_ENTITIES", "200000").env("STEAD_HOT_MEMORY", "1024GiB")
 }
 
 /// The load runs on a thread of its own.
