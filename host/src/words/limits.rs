@@ -99,7 +99,7 @@ pub const COMMANDS_IN_FLIGHT_MAX: usize = 32_768;
 pub const COMMAND_BYTES_IN_FLIGHT_MAX: usize = 256 * MIB;
 /// A task that runs the turns of an entity hands over to another after so many, to stay fair.
 pub const TURNS_PER_RUN_MAX: usize = 64;
-pub const REPLAY_BATCH_EVENTS: usize = 256;
+pub const REPLAY_BATCH_EVENTS: usize = 1_024;
 pub const REPLAY_BATCH_BYTES: usize = MIB;
 pub const ACTIVATION_BACKOFF_MIN: Duration = Duration::from_millis(100);
 pub const ACTIVATION_BACKOFF_MAX: Duration = Duration::from_secs(30);
