@@ -29,6 +29,9 @@ pub(super) struct Residents {
     metrics: Metrics,
 }
 
+/// An instance that was taken out of its actor, to be dropped by the caller.
+pub(super) type Evicted = (Arc<Actor>, Box<Hot>);
+
 /// An appointment to look whether an actor has been idle for long enough.
 struct Due {
     at: Instant,
@@ -103,7 +106,7 @@ impl Residents {
     /// Takes a share for an instance that is about to be made, evicting others where the budget asks
     /// for it. The evicted are returned, for the caller to drop and forget. None: every resident is
     /// busy.
-    pub(super) fn admit(self: &Arc<Self>) -> (Option<Share>, Vec<(Arc<Actor>, Box<Hot>)>) {
+    pub(super) fn admit(self: &Arc<Self>) -> (Option<Share>, Vec<Evicted>) {
         let mut evicted = Vec::new();
         let mut freed_bytes = 0;
         while self.is_full(evicted.len(), freed_bytes) {
@@ -119,7 +122,7 @@ impl Residents {
     }
 
     /// Takes out the instance that was used longest ago among a sample of those at rest.
-    fn evict_one(&self) -> Option<(Arc<Actor>, Box<Hot>)> {
+    fn evict_one(&self) -> Option<Evicted> {
         let mut sample: Vec<Arc<Actor>> = {
             let mut ring = self.ring.lock();
             let size = ring.len().min(limits::EVICTION_SAMPLE);
