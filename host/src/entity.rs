@@ -32,7 +32,7 @@ use crate::words::{EntityId, JournalName, Seq};
 
 pub use crash::CrashReport;
 pub use house::Entities;
-pub use inspect::{StateAt, events};
+pub use inspect::StateAt;
 
 /// One command on its way in.
 #[derive(Clone)]

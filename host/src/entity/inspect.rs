@@ -1,12 +1,12 @@
-//! Looking at entities without touching them: events, and the state at any time.
+//! Looking at an entity without touching it: its state at any time.
 
 use std::sync::Arc;
 
 use crate::entity::activation::{self, FoldError};
 use crate::entity::house::Entities;
-use crate::journal::{Journal, StoreError, StoredEvent};
+use crate::journal::StoreError;
 use crate::registry::Service;
-use crate::words::{Address, EntityId, Message, Seq, Status, limits};
+use crate::words::{Address, EntityId, Message, Seq, Status};
 
 /// The state of an entity at some sequence number, folded in a fresh instance.
 #[derive(Clone, Debug)]
@@ -43,20 +43,6 @@ impl Entities {
         })?;
         Ok(StateAt { seq: folded.seq, state })
     }
-}
-
-/// Reads events from `from` on, a page at a time; says whether there are more.
-pub async fn events(
-    journal: &Journal,
-    address: &Address,
-    from: Seq,
-    limit: usize,
-) -> Result<(Vec<StoredEvent>, bool), Status> {
-    let page = journal
-        .events(address, from, limit.min(limits::LIST_PAGE_MAX), limits::BODY_BYTES_MAX)
-        .await
-        .map_err(|error| store_status(&error))?;
-    Ok((page.events, page.more))
 }
 
 fn fold_status(error: &FoldError) -> Status {
