@@ -66,6 +66,19 @@ async fn a_new_version_takes_over_under_load_without_losing_a_command() {
 }
 
 #[tokio::test]
+async fn a_component_built_for_wasi_runs_and_takes_over_the_journals_of_one_without() {
+    let host = Host::with_guest(GUEST).await;
+    host.add("ada", "tea", 2).await.ok();
+    let deployed = host.deploy("shopping-cart-wasip2").await;
+    assert_eq!(deployed["changes"][0]["action"], "REPLACED", "{deployed}");
+    assert_eq!(host.cart("ada").await["tea"], 2);
+    host.add("ada", "tea", 1).await.ok();
+    assert_eq!(host.cart("ada").await["tea"], 3);
+    let removed = host.services.post("/cart/ada/items/cup/remove", &json!({})).await;
+    assert_eq!(removed.status, 404);
+}
+
+#[tokio::test]
 async fn an_upload_is_named_by_its_content_and_may_be_repeated() {
     let host = Host::start().await;
     let bytes = std::fs::read(files::guest(GUEST)).expect("the cart");

@@ -11,6 +11,8 @@ use crate::{cargo, steps, tools};
 
 const EXAMPLES: &str = "examples";
 const MISBEHAVING: &str = "tests/guests/misbehaving";
+/// Built once more for WASI, as guests of other languages are.
+const WASIP2: &str = "shopping-cart";
 
 pub fn dir() -> PathBuf {
     tools::target_dir().join("guests")
@@ -35,6 +37,7 @@ pub fn build_all(stead: &Path) -> anyhow::Result<()> {
         let name = example.file_name().unwrap_or_default().to_string_lossy().into_owned();
         build(stead, &example, &name, None)?;
     }
+    build_wasip2(WASIP2, &format!("{WASIP2}-wasip2"))?;
     let source = tools::root().join(MISBEHAVING);
     build(stead, &source, "misbehaving", None)?;
     for feature in misbehaviours()? {
@@ -67,6 +70,27 @@ pub fn build(
                 .len();
             *text = format!("target/guests/{name}.wasm, {} KiB", bytes.div_ceil(1024));
             Ok(out)
+        },
+        &typed,
+    )
+}
+
+/// Builds a package with cargo alone: the target wasm32-wasip2 gives a component.
+fn build_wasip2(package: &str, name: &str) -> anyhow::Result<()> {
+    const TARGET: &str = "wasm32-wasip2";
+    let mut command = cargo::cargo(&["build", "--release", "--lib", "--target", TARGET]);
+    command.args(["--package", package]);
+    let typed = tools::show(&command);
+    steps::short(
+        "guest",
+        |text| {
+            tools::output(&mut command)?;
+            let file = format!("{}.wasm", package.replace('-', "_"));
+            let built = tools::target_dir().join(TARGET).join("release").join(file);
+            let bytes = std::fs::copy(&built, dir().join(format!("{name}.wasm")))
+                .with_context(|| format!("cargo built no {}", built.display()))?;
+            *text = format!("target/guests/{name}.wasm, {} KiB", bytes.div_ceil(1024));
+            Ok(())
         },
         &typed,
     )
