@@ -1,6 +1,6 @@
 //! Floor 5: the life of an entity: its mailbox, its turns, activation and passivation, supervision.
 //!
-//! An entity that is in memory has an [`actor::Actor`]. Its instance is owned by whoever runs its
+//! An entity that is in memory has an `Actor`. Its instance is owned by whoever runs its
 //! turns at the moment: the task of the call itself if the entity was idle, otherwise one task that
 //! works through the mailbox. Between turns it lies in the actor. So there is one turn at a time, in
 //! the order of arrival, and an idle entity costs no task.

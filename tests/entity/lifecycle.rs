@@ -86,6 +86,24 @@ async fn a_replay_from_a_snapshot_gives_the_state_of_a_replay_from_the_start() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_snapshot_that_the_guest_cannot_read_is_never_needed() {
+    let house = House::with(&["shopping-cart"]).await;
+    house.add("ada", "cup").await.unwrap();
+    let stored = house.journal.events(&cart("ada"), Seq(1), 1, 1 << 20).await.unwrap();
+    let write = stead::journal::Write {
+        address: cart("ada"),
+        after: Seq(1),
+        events: vec![stored.events[0].event.clone()],
+        snapshot: Some(stead::words::Message::new("an.older.Cart", &b"\xff\xff"[..])),
+        receipt: None,
+        at_ms: 0,
+    };
+    house.entities.passivate(&cart("ada")).await;
+    stead::journal::Store::commit(&house.store, &[write]).await.unwrap();
+    assert_eq!(house.cart("ada").await.unwrap(), ["cup x 2"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn draining_ends_what_is_in_hand_and_refuses_what_comes() {
     let house = shared(House::with(&["shopping-cart"]).await);
     house.add("ada", "kettle").await.unwrap();

@@ -1,6 +1,6 @@
 //! What callers and entities see when the store fails.
 
-use stead::journal::{Store, StoreError, Write};
+use stead::journal::{AppendError, Store, StoreError, Write};
 use stead::words::{Code, Message, Seq};
 
 use crate::house::{House, cart, eventually, shared, spawn};
@@ -72,4 +72,47 @@ async fn after_a_commit_of_unknown_outcome_nothing_is_acknowledged() {
     assert_eq!(house.add("ada", "cup").await.unwrap_err().code, Code::Unavailable);
     assert_eq!(house.add("bob", "cup").await.unwrap_err().code, Code::Unavailable);
     assert!(house.journal.stopped().unwrap().contains("fsync failed"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn writes_that_the_full_queue_refuses_cost_nobody_a_write_before_them() {
+    let house = shared(House::with(&["shopping-cart"]).await);
+    house.add("ada", "kettle").await.unwrap();
+    let hold = house.store.hold().await;
+    let stored = spawn({
+        let house = house.clone();
+        async move { house.add("ada", "cup").await }
+    });
+    eventually("the turn", || house.entities.hot_one(&cart("ada")).unwrap().seq.0 == 2).await;
+    // Others fill the queue behind it, without waiting for their commits.
+    let filler = |n: u64, bytes: usize| Write {
+        address: cart(&format!("filler-{n}")),
+        after: Seq::ZERO,
+        events: vec![Message::new("t.Filler", vec![0; bytes])],
+        snapshot: None,
+        receipt: None,
+        at_ms: 0,
+    };
+    let mut commits = Vec::new();
+    for bytes in [1 << 20, 1] {
+        loop {
+            let commit = house.journal.append(filler(commits.len() as u64, bytes));
+            match commit.outcome() {
+                None => commits.push(commit),
+                Some(outcome) => break assert!(matches!(outcome, Err(AppendError::Busy))),
+            }
+        }
+    }
+    assert_eq!(house.add("ada", "pot").await.unwrap_err().code, Code::ResourceExhausted);
+    // The instance that saw the refused write is gone; the next one must see the one before it.
+    let read = spawn({
+        let house = house.clone();
+        async move { house.cart("ada").await }
+    });
+    drop(hold);
+    stored.await.unwrap().unwrap();
+    assert_eq!(read.await.unwrap().unwrap(), ["cup x 1", "kettle x 1"]);
+    for commit in commits {
+        commit.wait().await.unwrap();
+    }
 }

@@ -59,6 +59,16 @@ async fn an_entity_that_cannot_be_activated_backs_off_and_says_so() {
     let report = house.entities.crash(&address("bad")).unwrap();
     assert_eq!(report.consecutive, 1);
     assert!(report.retry_at_ms.is_some());
+    // Once it has passed, the next command tries again, and the failures add up.
+    let patience = std::time::Duration::from_secs(10);
+    let next = tokio::time::timeout(patience, async {
+        while house.entities.crash(&address("bad")).unwrap().consecutive == 1 {
+            assert_eq!(misbehave(&house, "bad", "ok").await, Err(Code::Unavailable));
+            tokio::time::sleep(stead::words::limits::PASSIVATION_TICK).await;
+        }
+    });
+    next.await.expect("another try");
+    assert_eq!(house.entities.crash(&address("bad")).unwrap().consecutive, 2);
     misbehave(&house, "good", "ok").await.unwrap();
 }
 

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use crate::entity::actor::{Actor, Hot, Running};
 use crate::entity::crash::{CrashReport, backoff};
 use crate::entity::house::House;
-use crate::journal::{Loaded, StoreError};
+use crate::journal::{Snapshot, StoreError};
 use crate::registry::Service;
 use crate::wasm::{Failure, Instance};
 use crate::words::clock::Instant;
@@ -46,9 +46,10 @@ pub(super) async fn activate(running: &mut Running) -> Result<Box<Hot>, Down> {
     let started = clock::now();
     let live = house.registry.live();
     let Some(service) = live.by_journal(&actor.address.journal).cloned() else {
-        return Err(transient(Status::unimplemented(
-            "this entity's type is not deployed any more",
-        )));
+        return Err(transient(
+            running,
+            Status::unimplemented("this entity's type is not deployed any more"),
+        ));
     };
     // What is on its way to the journal must be seen by the fold. If it failed, that is its callers'
     // news: the journal tells what is true.
@@ -61,9 +62,12 @@ pub(super) async fn activate(running: &mut Running) -> Result<Box<Hot>, Down> {
         house.dropped(&evicted, *hot);
     }
     let Some(mut share) = share else {
-        return Err(transient(Status::resource_exhausted(
-            "the node has as many entities in memory as it may, and all are busy; try again later",
-        )));
+        return Err(transient(
+            running,
+            Status::resource_exhausted(
+                "the node has as many entities in memory as it may, and all are busy; try again later",
+            ),
+        ));
     };
     let folded = match fold(&house, &service, &actor.address, None).await {
         Ok(folded) => folded,
@@ -111,8 +115,8 @@ fn note_activation(
     );
 }
 
-fn transient(status: Status) -> Down {
-    Down { status, failures: 0, retry_at: None }
+fn transient(running: &Running, status: Status) -> Down {
+    Down { status, failures: running.failures(), retry_at: None }
 }
 
 /// Records a failed activation, and says when to try again.
@@ -121,14 +125,18 @@ fn failed(running: &Running, service: &Service, error: FoldError) -> Down {
     let failure = match error {
         FoldError::Guest(Failure::NoRoom { reason }) => {
             tracing::warn!(%address, reason, "no room to activate an entity");
-            return transient(Status::unavailable(
-                "the node has no room for another instance; try again later",
-            ));
+            return transient(
+                running,
+                Status::unavailable("the node has no room for another instance; try again later"),
+            );
         }
         FoldError::Guest(failure) => failure,
         FoldError::Store(error @ (StoreError::Read { .. } | StoreError::Poisoned { .. })) => {
             tracing::error!(%address, %error, "cannot activate an entity");
-            return transient(Status::unavailable("the journal cannot be read; a retry is safe"));
+            return transient(
+                running,
+                Status::unavailable("the journal cannot be read; a retry is safe"),
+            );
         }
         FoldError::Store(error) => {
             tracing::error!(%address, %error, "an entity's journal is damaged");
@@ -181,7 +189,8 @@ fn damaged(running: &Running, reason: &str) -> Down {
 
 /// Folds an entity's events up to and including `at` (all, if none) in a fresh instance.
 ///
-/// A snapshot that the guest cannot read is left aside: the events alone give the same state.
+/// A snapshot that the guest cannot read, or over which it crashes, is left aside: the events alone
+/// give the same state.
 pub(super) async fn fold(
     house: &House,
     service: &Arc<Service>,
@@ -190,71 +199,65 @@ pub(super) async fn fold(
 ) -> Result<Folded, FoldError> {
     let loaded = house.journal.load(address, at).await?;
     let until = at.unwrap_or(loaded.seq).min(loaded.seq);
-    let Some(snapshot) = loaded.snapshot.clone() else {
-        return replay(house, service, address, loaded, until).await;
-    };
-    let fresh = Loaded { snapshot: None, seq: loaded.seq };
-    match replay(house, service, address, loaded, until).await {
-        Err(FoldError::Guest(Failure::Refused { what, reason })) if what == RESTORE => {
-            tracing::warn!(
-                %address, seq = %snapshot.seq, reason,
-                "the snapshot cannot be read by this module; replaying every event"
-            );
-            replay(house, service, address, fresh, until).await
+    let mut fresh = Folded::nothing(service, address)?;
+    if let Some(Snapshot { seq, state }) = loaded.snapshot {
+        match fresh.instance.restore(&state) {
+            Ok(()) => fresh.seq = seq,
+            Err(failure @ Failure::NoRoom { .. }) => return Err(failure.into()),
+            Err(failure) => {
+                tracing::warn!(
+                    %address, %seq, %failure,
+                    "the snapshot cannot be read by this module; replaying every event"
+                );
+                fresh = Folded::nothing(service, address)?;
+            }
         }
-        other => other,
+    }
+    replay(house, address, &mut fresh, until).await?;
+    Ok(fresh)
+}
+
+impl Folded {
+    fn nothing(service: &Service, address: &Address) -> Result<Self, Failure> {
+        let name = service.name.as_str();
+        let component = &service.module.component;
+        let instance = component.instantiate(name, address.id.as_str(), service.limits)?;
+        let memory_bytes_at_start = instance.memory_bytes();
+        Ok(Self { instance, seq: Seq::ZERO, replayed: 0, memory_bytes_at_start })
     }
 }
 
-/// How [`Instance::restore`] names what the guest refused.
-const RESTORE: &str = "snapshot";
-
+/// Applies the events up to and including `until`.
 async fn replay(
     house: &House,
-    service: &Arc<Service>,
     address: &Address,
-    loaded: Loaded,
+    folded: &mut Folded,
     until: Seq,
-) -> Result<Folded, FoldError> {
-    let mut instance = service.module.component.instantiate(
-        service.name.as_str(),
-        address.id.as_str(),
-        service.limits,
-    )?;
-    let memory_bytes_at_start = instance.memory_bytes();
-    let mut seq = Seq::ZERO;
-    if let Some(snapshot) = loaded.snapshot {
-        instance.restore(&snapshot.state)?;
-        seq = snapshot.seq;
-    }
-    let mut replayed = 0;
+) -> Result<(), FoldError> {
     let mut batch: Vec<Message> = Vec::new();
-    while seq < until {
+    while folded.seq < until {
+        let next = folded.seq.plus(1);
         let page = house
             .journal
-            .events(
-                address,
-                Seq(seq.0 + 1),
-                limits::REPLAY_BATCH_EVENTS,
-                limits::REPLAY_BATCH_BYTES,
-            )
+            .events(address, next, limits::REPLAY_BATCH_EVENTS, limits::REPLAY_BATCH_BYTES)
             .await?;
         batch.clear();
         for stored in page.events {
-            if seq == until {
+            if folded.seq == until {
                 break;
             }
-            if stored.seq != Seq(seq.0 + 1) {
-                return Err(FoldError::Gap { expected: Seq(seq.0 + 1) });
+            let expected = folded.seq.plus(1);
+            if stored.seq != expected {
+                return Err(FoldError::Gap { expected });
             }
-            seq = stored.seq;
+            folded.seq = expected;
             batch.push(stored.event);
         }
         if batch.is_empty() {
-            return Err(FoldError::Gap { expected: Seq(seq.0 + 1) });
+            return Err(FoldError::Gap { expected: next });
         }
-        instance.apply(&batch)?;
-        replayed += batch.len() as u64;
+        folded.instance.apply(&batch)?;
+        folded.replayed += batch.len() as u64;
     }
-    Ok(Folded { instance, seq, replayed, memory_bytes_at_start })
+    Ok(())
 }

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use crate::entity::Request;
-use crate::entity::house::House;
+use crate::entity::house::{Guest, House};
 use crate::entity::receipts::PendingReceipt;
 use crate::entity::residents::Share;
 use crate::entity::work;
@@ -86,6 +86,8 @@ impl Hot {
 /// A command in a mailbox.
 pub(super) struct Envelope {
     pub(super) request: Request,
+    /// It counts for as long as it waits, even if its caller goes away.
+    _guest: Arc<Guest>,
     pub(super) answer: oneshot::Sender<Answer>,
 }
 
@@ -134,6 +136,7 @@ impl Actor {
         self: &Arc<Self>,
         house: &Arc<House>,
         request: &Request,
+        guest: &Arc<Guest>,
         live: Revision,
     ) -> Offer {
         let mut inner = self.inner.lock();
@@ -145,7 +148,7 @@ impl Actor {
                     limits::MAILBOX_COMMANDS_MAX
                 )));
             }
-            Phase::Busy { .. } => return Offer::Queued(inner.enqueue(request)),
+            Phase::Busy { .. } => return Offer::Queued(inner.enqueue(request, guest)),
             Phase::Cold { retry_at: Some((at, status)), .. } if clock::now() < *at => {
                 return Offer::Refused(status.clone());
             }
@@ -165,9 +168,9 @@ impl Actor {
                 return Offer::Run(running);
             }
         }
-        let answer = inner.enqueue(request);
+        let answer = inner.enqueue(request, guest);
         drop(inner);
-        tokio::spawn(work::work(running));
+        running.spawn();
         Offer::Queued(answer)
     }
 
@@ -189,6 +192,12 @@ impl Actor {
             Phase::Ready(hot) => Some(hot.service.clone()),
             Phase::Cold { .. } | Phase::Busy { .. } | Phase::Gone => None,
         }
+    }
+
+    /// The newest write that is not known to have ended.
+    pub(super) fn pending_write(&self) -> Option<Commit> {
+        let inner = self.inner.lock();
+        inner.last_write.clone().filter(|commit| commit.outcome().is_none())
     }
 
     /// Takes the instance out, if the entity is at rest, has not been used after `idle_since`, and
@@ -223,7 +232,10 @@ impl Actor {
         let mut inner = self.inner.lock();
         let at_peace = match &inner.phase {
             Phase::Cold { retry_at, .. } => {
-                retry_at.as_ref().is_none_or(|(at, _)| *at <= clock::now())
+                // The number of failures is remembered for as long as the longest wait.
+                retry_at
+                    .as_ref()
+                    .is_none_or(|(at, _)| *at + limits::ACTIVATION_BACKOFF_MAX <= clock::now())
             }
             Phase::Ready(_) | Phase::Busy { .. } | Phase::Gone => false,
         };
@@ -236,9 +248,10 @@ impl Actor {
 }
 
 impl Inner {
-    fn enqueue(&mut self, request: &Request) -> oneshot::Receiver<Answer> {
+    fn enqueue(&mut self, request: &Request, guest: &Arc<Guest>) -> oneshot::Receiver<Answer> {
         let (answer, receiver) = oneshot::channel();
-        self.queue.push_back(Envelope { request: request.clone(), answer });
+        let (request, guest) = (request.clone(), guest.clone());
+        self.queue.push_back(Envelope { request, _guest: guest, answer });
         receiver
     }
 
@@ -247,18 +260,26 @@ impl Inner {
     }
 }
 
-/// The right to run an entity's turns. Exactly one exists while the actor is busy. Dropping it puts
-/// the instance to rest, or, if commands wait, hands both to a task of their own.
+/// The right to run an entity's turns. Exactly one exists while the actor is busy. When a call drops
+/// it, the instance is put to rest, or, if commands wait, both go to a task of their own.
 pub(super) struct Running {
     pub(super) actor: Arc<Actor>,
     pub(super) house: Arc<House>,
     pub(super) hot: Option<Box<Hot>>,
+    /// Held by a task that works through the mailbox, not by a call.
+    in_task: bool,
     ended: bool,
 }
 
 impl Running {
     fn new(actor: Arc<Actor>, house: Arc<House>) -> Self {
-        Self { actor, house, hot: None, ended: false }
+        Self { actor, house, hot: None, in_task: false, ended: false }
+    }
+
+    /// Hands the right to a task that works through the mailbox.
+    fn spawn(mut self) {
+        self.in_task = true;
+        tokio::spawn(work::work(self));
     }
 
     /// The next command. None: the mailbox was empty, and the right has ended.
@@ -335,15 +356,19 @@ impl Drop for Running {
         }
         let actor = self.actor.clone();
         let mut inner = actor.inner.lock();
-        let runtime = tokio::runtime::Handle::try_current();
-        match runtime {
-            Ok(runtime) if !inner.queue.is_empty() => {
-                drop(inner);
-                let mut running = Running::new(self.actor.clone(), self.house.clone());
-                running.hot = self.hot.take();
-                runtime.spawn(work::work(running));
-            }
-            Ok(_) | Err(_) => self.rest(&mut inner),
+        if self.in_task {
+            // Its task was cancelled: the node stops, and has no other task for what waits. The
+            // callers are told when their envelopes are dropped, after the lock.
+            let _waiting = std::mem::take(&mut inner.queue);
+            self.rest(&mut inner);
+            drop(inner);
+        } else if inner.queue.is_empty() {
+            self.rest(&mut inner);
+        } else {
+            drop(inner);
+            let mut running = Running::new(self.actor.clone(), self.house.clone());
+            running.hot = self.hot.take();
+            running.spawn();
         }
     }
 }

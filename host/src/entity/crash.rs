@@ -74,7 +74,7 @@ impl Crashes {
     pub(super) fn record(&self, address: &Address, report: CrashReport) {
         let mut kept = self.0.lock();
         if kept.reports.insert(address.clone(), report).is_some() {
-            return;
+            kept.oldest_first.retain(|other| other != address);
         }
         kept.oldest_first.push_back(address.clone());
         if kept.oldest_first.len() > limits::CRASH_REPORTS_MAX

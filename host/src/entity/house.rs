@@ -134,6 +134,10 @@ impl Entities {
     /// Drops the instance; if a turn runs, once it has ended. False if it was not hot.
     pub async fn passivate(&self, address: &Address) -> bool {
         let Some(actor) = self.house.find(address) else { return false };
+        if let Some(write) = actor.pending_write() {
+            // Whether it was stored is its caller's news.
+            let _ = write.wait().await;
+        }
         if let Some(hot) = actor.evict(None) {
             self.house.dropped(&actor, *hot);
             return true;
@@ -170,12 +174,12 @@ fn describe(actor: &Actor) -> HotEntity {
 
 impl House {
     async fn call(self: &Arc<Self>, request: Request) -> Result<Bytes, Status> {
-        let _guest = self.admit(request.payload.len())?;
+        let guest = Arc::new(self.admit(request.payload.len())?);
         let id = request.method.key.read(&request.payload).map_err(|error| key_status(&error))?;
         let address = Address { journal: request.service.journal.clone(), id };
         let live = self.registry.live().revision;
         let answer = loop {
-            match self.actor(&address).offer(self, &request, live) {
+            match self.actor(&address).offer(self, &request, &guest, live) {
                 Offer::Run(mut running) => break running.turn(&request),
                 Offer::Queued(answer) => break self.wait_for(answer, &request).await?,
                 Offer::Refused(status) => return Err(status),
@@ -206,7 +210,14 @@ impl House {
     ) -> Result<Answer, Status> {
         match tokio::time::timeout_at(request.deadline, answer).await {
             Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(_)) => Err(Status::unavailable("the node is stopping; a retry is safe")),
+            Ok(Err(_)) if self.draining.load(Ordering::SeqCst) => {
+                Err(Status::unavailable("the node is stopping; a retry is safe"))
+            }
+            Ok(Err(_)) => Err(Status::new(
+                Code::Unknown,
+                "the node failed while it ran the command, which may have taken effect; retry it \
+                 only with an idempotency key",
+            )),
             Err(_) => Err(Status::deadline_exceeded(
                 "the deadline passed before the command had its turn; it is skipped unless it is \
                  running already",
@@ -283,7 +294,7 @@ impl House {
 }
 
 /// A command in the house.
-struct Guest {
+pub(super) struct Guest {
     house: Arc<House>,
     bytes: usize,
 }
@@ -356,6 +367,9 @@ fn append_status(error: &AppendError) -> Status {
         ),
         AppendError::Full => Status::resource_exhausted(
             "the journal's disk is full; nothing was stored, and a retry is safe once there is space",
+        ),
+        AppendError::Busy => Status::resource_exhausted(
+            "as many writes wait for the journal as may; nothing was stored, and a retry is safe",
         ),
         AppendError::Unknown { .. } => Status::new(
             Code::Unknown,

@@ -104,13 +104,14 @@ impl Residents {
     }
 
     /// Takes a share for an instance that is about to be made, evicting others where the budget asks
-    /// for it. The evicted are returned, for the caller to drop and forget. None: every resident is
-    /// busy.
+    /// for it. The evicted are returned, for the caller to drop and forget. None: none was found
+    /// that is at rest.
     pub(super) fn admit(self: &Arc<Self>) -> (Option<Share>, Vec<Evicted>) {
         let mut evicted = Vec::new();
         let mut freed_bytes = 0;
         while self.is_full(evicted.len(), freed_bytes) {
-            let Some((actor, hot)) = self.evict_one() else { return (None, evicted) };
+            let victim = (0..limits::EVICTION_SAMPLES_MAX).find_map(|_| self.evict_one());
+            let Some((actor, hot)) = victim else { return (None, evicted) };
             freed_bytes += hot.share.bytes;
             evicted.push((actor, hot));
         }
@@ -128,7 +129,7 @@ impl Residents {
             let size = ring.len().min(limits::EVICTION_SAMPLE);
             ring.drain(..size).collect()
         };
-        sample.sort_by_key(|actor| *actor.used_at.lock());
+        sample.sort_by_cached_key(|actor| *actor.used_at.lock());
         let victim =
             sample.iter().find_map(|actor| actor.evict(None).map(|hot| (actor.clone(), hot)));
         let mut ring = self.ring.lock();

@@ -9,7 +9,7 @@ use crate::entity::actor::{Answer, Hot, Running};
 use crate::entity::crash::CrashReport;
 use crate::entity::receipts::{self, PendingReceipt};
 use crate::journal::Write;
-use crate::kind::event_sourced::{self, Decision};
+use crate::kind::event_sourced::{self, Decision, Violation};
 use crate::wasm::{Command, Failure};
 use crate::words::telemetry::{CrashLabels, TypeLabels};
 use crate::words::{Message, Status, clock, limits};
@@ -51,7 +51,10 @@ impl Running {
             method: request.method.name.clone(),
             payload: request.payload.clone(),
             metadata: request.metadata.clone(),
-            id: request.idempotency_key.clone().unwrap_or_else(|| request.request_id.to_string()),
+            id: request
+                .idempotency_key
+                .clone()
+                .unwrap_or_else(|| format!("{:016x}", self.house.seed())),
             now_ms,
             seed: self.house.seed(),
         };
@@ -64,21 +67,9 @@ impl Running {
             }
             Ok(Ok(outcome)) => outcome,
         };
-        let decided = event_sourced::decide(outcome, hot.seq, hot.service.snapshot_every).map_err(
-            |violation| {
-                // The guest has applied its events already: this instance cannot go on.
-                let failure =
-                    Failure::Malformed { reason: format!("the guest asked for {violation}") };
-                self.report(hot, request, &failure);
-                Status::unimplemented(format!(
-                    "{} asked for {violation}; nothing was changed",
-                    request.method.path
-                ))
-            },
-        );
-        let decision = match decided {
+        let decision = match event_sourced::decide(outcome, hot.seq, hot.service.snapshot_every) {
             Ok(decision) => decision,
-            Err(status) => return End::Spent(status.into()),
+            Err(violation) => return End::Spent(self.violated(hot, request, violation)),
         };
         if let Err(reason) = request.method.response.check(&decision.reply) {
             let failure = Failure::Malformed { reason };
@@ -92,7 +83,7 @@ impl Running {
 
     fn persist(&self, hot: &mut Hot, request: &Request, decision: Decision, now_ms: u64) -> End {
         let (snapshot, spent) = match decision.snapshot_due {
-            true => self.snapshot(hot),
+            true => self.snapshot(hot, request),
             false => (None, false),
         };
         let receipt = receipts::issue(request, &decision.reply, now_ms);
@@ -109,7 +100,11 @@ impl Running {
         }
         hot.seq = decision.seq;
         hot.last_write = Some(commit.clone());
-        self.note_write(&commit);
+        // A write that was refused at once must not hide the ones before it, which the next activation
+        // has to wait for.
+        if !matches!(commit.outcome(), Some(Err(_))) {
+            self.note_write(&commit);
+        }
         self.actor.seq.store(hot.seq.0, Ordering::Relaxed);
         let answer = Answer { result: Ok::<Bytes, Status>(decision.reply), hold: Some(commit) };
         if spent { End::Spent(answer) } else { End::Alive(answer) }
@@ -117,7 +112,7 @@ impl Running {
 
     /// The snapshot that is due, and whether the instance was lost over it. A command never fails
     /// because of its snapshot.
-    fn snapshot(&self, hot: &mut Hot) -> (Option<Message>, bool) {
+    fn snapshot(&self, hot: &mut Hot, request: &Request) -> (Option<Message>, bool) {
         let service = hot.service.name.to_arc();
         match hot.instance.snapshot() {
             Ok(Some(state)) if state.size() <= limits::SNAPSHOT_BYTES_MAX => {
@@ -134,7 +129,8 @@ impl Running {
             }
             Ok(None) => (None, false),
             Err(failure) => {
-                self.record(hot, CrashReport::of(&failure, "snapshot".into()));
+                let report = CrashReport::of(&failure, "snapshot".into());
+                self.record(hot, report, &request.request_id);
                 (None, true)
             }
         }
@@ -142,7 +138,7 @@ impl Running {
 
     fn crashed(&self, hot: &Hot, request: &Request, failure: Failure) -> Answer {
         self.report(hot, request, &failure);
-        match failure {
+        let status = match failure {
             Failure::NoRoom { .. } => {
                 Status::unavailable("the node has no room for this call; try again later")
             }
@@ -155,19 +151,29 @@ impl Running {
                  shows why",
                 request.method.name
             )),
-        }
-        .into()
+        };
+        Answer { result: Err(status), hold: hot.last_write.clone() }
+    }
+
+    /// The guest has applied its events already: this instance cannot go on.
+    fn violated(&self, hot: &Hot, request: &Request, violation: Violation) -> Answer {
+        let reason = format!("the guest asked for {violation}");
+        self.report(hot, request, &Failure::Malformed { reason });
+        let path = &request.method.path;
+        let status =
+            Status::unimplemented(format!("{path} asked for {violation}; nothing was changed"));
+        Answer { result: Err(status), hold: hot.last_write.clone() }
     }
 
     fn report(&self, hot: &Hot, request: &Request, failure: &Failure) {
-        tracing::debug!(request = %request.request_id, "the request of the crash below");
-        self.record(hot, CrashReport::of(failure, format!("handle {}", request.method.name)));
+        let report = CrashReport::of(failure, format!("handle {}", request.method.name));
+        self.record(hot, report, &request.request_id);
     }
 
-    fn record(&self, hot: &Hot, report: CrashReport) {
+    fn record(&self, hot: &Hot, report: CrashReport, request_id: &str) {
         tracing::warn!(
             address = %self.actor.address, what = report.what, during = report.during,
-            reason = report.reason, "entity crashed"
+            reason = report.reason, request_id, "entity crashed"
         );
         let labels = CrashLabels { service: hot.service.name.to_arc(), what: report.what };
         self.house.metrics.crashes.get_or_create(&labels).inc();

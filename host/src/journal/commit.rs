@@ -4,6 +4,7 @@
 //! a lonely write waits for nobody, and a crowd shares one sync of the disk.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use tokio::sync::{SetOnce, mpsc, oneshot};
@@ -15,7 +16,9 @@ use crate::journal::store::{
     DeploymentRecord, EntityFilter, EntityPage, EventPage, Loaded, ModuleRecord, Receipt, Store,
     Write,
 };
-use crate::words::limits::{COMMIT_BYTES_MAX, COMMIT_QUEUE_MAX, COMMIT_ROWS_MAX};
+use crate::words::limits::{
+    COMMIT_BYTES_MAX, COMMIT_QUEUE_BYTES_MAX, COMMIT_QUEUE_MAX, COMMIT_ROWS_MAX,
+};
 use crate::words::telemetry::Metrics;
 use crate::words::{Address, Digest, JournalName, Seq, clock};
 
@@ -89,6 +92,7 @@ pub struct Journal {
 struct State {
     stopped: SetOnce<Arc<str>>,
     failed: SetOnce<Arc<str>>,
+    queued_bytes: AtomicUsize,
 }
 
 impl Journal {
@@ -102,17 +106,31 @@ impl Journal {
     }
 
     /// Queues a write, in order: writes of one entity are stored in the order of their calls. Never
-    /// waits: the number of commands in the house bounds the queue, and a full queue stops the write
-    /// with [`AppendError::Stopped`].
+    /// waits: a queue that is full refuses the write with [`AppendError::Busy`].
     pub fn append(&self, write: Write) -> Commit {
         let cell = Arc::new(SetOnce::new());
-        let job = Job::Write(write, Promise(cell.clone()));
-        let (job, reason) = match self.jobs.try_send(job) {
-            Ok(()) => return Commit(cell),
-            Err(mpsc::error::TrySendError::Full(job)) => (job, "its queue is full".into()),
-            Err(mpsc::error::TrySendError::Closed(job)) => (job, self.state.reason()),
+        let promise = Promise(cell.clone());
+        let bytes = write.bytes();
+        let queued = self.state.queued_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        let sent = if queued > COMMIT_QUEUE_BYTES_MAX {
+            promise.complete(Err(AppendError::Busy));
+            false
+        } else {
+            match self.jobs.try_send(Job::Write(write, promise)) {
+                Ok(()) => true,
+                Err(mpsc::error::TrySendError::Full(job)) => {
+                    job.refuse(AppendError::Busy);
+                    false
+                }
+                Err(mpsc::error::TrySendError::Closed(job)) => {
+                    job.refuse(AppendError::Stopped { reason: self.state.reason() });
+                    false
+                }
+            }
         };
-        job.refuse(reason);
+        if !sent {
+            self.state.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        }
         Commit(cell)
     }
 
@@ -203,9 +221,9 @@ impl State {
 }
 
 impl Job {
-    fn refuse(self, reason: Arc<str>) {
+    fn refuse(self, error: AppendError) {
         match self {
-            Job::Write(_, promise) => promise.complete(Err(AppendError::Stopped { reason })),
+            Job::Write(_, promise) => promise.complete(Err(error)),
             Job::Close(done) => drop(done),
         }
     }
@@ -254,7 +272,10 @@ impl Committer {
         let mut next = Some(first);
         while let Some(job) = next {
             match job {
-                Job::Write(write, promise) => batch.push(write, promise),
+                Job::Write(write, promise) => {
+                    self.state.queued_bytes.fetch_sub(write.bytes(), Ordering::Relaxed);
+                    batch.push(write, promise);
+                }
                 Job::Close(done) => return (batch, Some(done)),
             }
             let full = batch.rows >= COMMIT_ROWS_MAX || batch.bytes >= COMMIT_BYTES_MAX;
@@ -305,7 +326,7 @@ impl Committer {
         let _ = self.state.stopped.set(reason.clone());
         self.queue.close();
         while let Ok(job) = self.queue.try_recv() {
-            job.refuse(reason.clone());
+            job.refuse(AppendError::Stopped { reason: reason.clone() });
         }
         self.metrics.commit_queue.set(0);
     }

@@ -49,6 +49,9 @@ pub enum AppendError {
     /// Not stored, nor was anything after it of the same entity. A retry is safe.
     #[error("no space left for the journal")]
     Full,
+    /// Not stored: as many writes wait as may. The instance must be dropped; a retry is safe.
+    #[error("too many writes are waiting for the journal")]
+    Busy,
     /// It may or may not be stored. The node must be restarted.
     #[error("the journal stopped after a failed commit: {reason}")]
     Unknown { reason: Arc<str> },

@@ -116,6 +116,7 @@ pub const PASSIVATION_TICK: Duration = Duration::from_millis(50);
 pub const FORGET_EVERY_TICKS: u64 = 200;
 /// Residents among which an eviction chooses.
 pub const EVICTION_SAMPLE: usize = 16;
+pub const EVICTION_SAMPLES_MAX: usize = 64;
 /// Entries that the lists of residents may hold beyond two for each resident.
 pub const RESIDENTS_SLACK: usize = 1_024;
 pub const ENTITY_MAP_SHARDS: usize = 64;
@@ -126,6 +127,8 @@ pub const CRASH_REPORT_BYTES_MAX: usize = 8 * KIB;
 // Journal.
 pub const COMMIT_ROWS_MAX: usize = 4_096;
 pub const COMMIT_BYTES_MAX: usize = 16 * MIB;
+/// Of writes that wait for a commit.
+pub const COMMIT_QUEUE_BYTES_MAX: usize = 512 * MIB;
 pub const COMMIT_QUEUE_MAX: usize = COMMANDS_IN_FLIGHT_MAX;
 pub const SNAPSHOTS_KEPT: usize = 2;
 /// Entities whose newest sequence number is kept in memory, hot or not.
