@@ -1,9 +1,15 @@
 //! Modules that can never work: refused with the reason, and nothing that runs is touched.
 
+use std::time::Duration;
+
 use http::Request;
 use http_body_util::Full;
+use stead_proto::admin::v1::admin_client::AdminClient;
+use stead_proto::admin::v1::upload_module_request::Part;
+use stead_proto::admin::v1::{UploadModuleHeader, UploadModuleRequest};
 use stead_tests::cart::GUEST;
 use stead_tests::{Host, files};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 fn wat(text: &str) -> Vec<u8> {
     wat::parse_str(text).expect("valid text")
@@ -86,7 +92,53 @@ async fn a_module_of_more_than_32_mib_is_refused() {
     let ended = host.stead(&["deploy", &file.display().to_string(), "--yes"]).await;
     assert_ne!(ended.code, 0);
     names(&ended.stderr, &["32 mib", "33554432"]);
-    // Over plain HTTP the connection may be cut before all of it is sent.
+}
+
+#[tokio::test]
+async fn a_module_of_more_than_32_mib_is_refused_before_any_of_it_came() {
+    const BYTES: usize = 32 * 1024 * 1024 + 1;
+    let host = Host::start().await;
+    let head = format!(
+        "PUT /v1/modules?name=big.wasm HTTP/1.1\r\nhost: {}\r\ncontent-type: application/wasm\r\n\
+         content-length: {BYTES}\r\nexpect: 100-continue\r\n\r\n",
+        host.admin.address(),
+    );
+    let mut stream = tokio::net::TcpStream::connect(host.admin.address()).await.unwrap();
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    let mut piece = [0; 4096];
+    while !answer.ends_with(b"}") {
+        let read = tokio::time::timeout(Duration::from_secs(20), stream.read(&mut piece)).await;
+        let read = read.expect("an answer in time").expect("an answer");
+        assert!(read > 0, "cut after {}", String::from_utf8_lossy(&answer));
+        answer.extend_from_slice(&piece[..read]);
+    }
+    let answer = String::from_utf8_lossy(&answer);
+    assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
+    names(&answer, &["the module has 33554433 bytes; the limit is 33554432"]);
+
+    let channel = tonic::transport::Endpoint::from_shared(host.admin.base().to_owned()).unwrap();
+    let mut admin = AdminClient::new(channel.connect().await.expect("the admin API"));
+    let header =
+        UploadModuleHeader { name: "big.wasm".into(), bytes: BYTES as u64, ..Default::default() };
+    let header = UploadModuleRequest { part: Some(Part::Header(header)) };
+    // The stream stays open: nothing but the announced size can be what is refused.
+    let stream = futures_util::StreamExt::chain(
+        futures_util::stream::iter([header]),
+        futures_util::stream::pending(),
+    );
+    let refused = tokio::time::timeout(Duration::from_secs(20), admin.upload_module(stream)).await;
+    let refused = refused.expect("an answer in time").expect_err("it is too large");
+    assert_eq!(refused.code(), tonic::Code::InvalidArgument, "{refused}");
+    names(refused.message(), &["the module has 33554433 bytes; the limit is 33554432"]);
+    host.deploy(GUEST).await;
+}
+
+#[tokio::test]
+async fn a_body_that_grows_beyond_32_mib_is_refused() {
+    let host = Host::start().await;
+    let big = vec![0; 32 * 1024 * 1024 + 1];
+    // The connection may be cut before all of it is sent.
     let request = Request::put(format!("{}/v1/modules?name=x", host.admin.base()));
     if let Ok(answer) = host.admin.try_send(request.body(Full::new(big.into())).unwrap()).await {
         assert_eq!(answer.status, 413, "{}", answer.text());

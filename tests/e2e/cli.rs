@@ -1,5 +1,6 @@
 //! The command line as scripts use it: exit codes and JSON.
 
+use serde_json::Value;
 use stead_tests::cart::{GUEST, SERVICE};
 use stead_tests::cli::stead;
 use stead_tests::{Host, files};
@@ -35,10 +36,35 @@ async fn a_session_from_deploy_to_rollback() {
     json(&["entity", "state", SERVICE, "ada"]).await;
     assert_eq!(json(&["entity", "passivate", SERVICE, "ada"]).await["was_hot"], true);
 
-    host.stead(&["deploy", &guest(), "--yes"]).await.ok();
+    let first = deployed["modules"][0]["digest"].clone();
+    let file = host.dir().join("second.wasm");
+    std::fs::write(&file, files::another_version(GUEST, 2)).expect("the module is written");
+    let deployed = json(&["deploy", &file.display().to_string(), "--yes"]).await;
+    let second = deployed["modules"][0]["digest"].clone();
+    assert_eq!(
+        (&deployed["revision"], &deployed["changes"][0]["action"]),
+        (&2.into(), &"replaced".into())
+    );
+    assert_ne!(first, second);
+    assert_eq!(json(&["services"]).await["services"][0]["module_digest"], second);
+
+    let rolled_back = json(&["rollback", "1"]).await;
+    assert_eq!(rolled_back["revision"], 3, "{rolled_back}");
+    assert_eq!(rolled_back["changes"][0]["module_digest"], first, "{rolled_back}");
+    assert_eq!(json(&["services"]).await["services"][0]["module_digest"], first);
     let versions = json(&["versions"]).await;
-    assert!(versions["revisions"].as_array().is_some_and(|list| !list.is_empty()), "{versions}");
-    host.stead(&["rollback", "1"]).await.ok();
+    let of = |revision: &Value| {
+        let digest = revision["modules"][0]["digest"].clone();
+        (revision["revision"].as_u64(), revision["live"].as_bool(), digest)
+    };
+    let revisions: Vec<_> =
+        versions["revisions"].as_array().into_iter().flatten().map(of).collect();
+    let expected = [
+        (Some(3), Some(true), first.clone()),
+        (Some(2), Some(false), second),
+        (Some(1), Some(false), first),
+    ];
+    assert_eq!(revisions, expected, "{versions}");
 }
 
 #[tokio::test]
@@ -53,16 +79,53 @@ async fn check_says_what_a_component_holds() {
 
 #[tokio::test]
 async fn completions_are_scripts() {
-    for shell in ["bash", "zsh", "fish"] {
-        assert!(stead(&["completions", shell]).await.ok().stdout.contains("stead"), "{shell}");
+    for (shell, registers) in
+        [("bash", "complete -F _stead"), ("zsh", "#compdef stead"), ("fish", "complete -c stead")]
+    {
+        let script = stead(&["completions", shell]).await.ok().stdout;
+        for wanted in [registers, "rollback", "idempotency-key"] {
+            assert!(script.contains(wanted), "{wanted} is not in the script for {shell}");
+        }
     }
+    assert_eq!(stead(&["completions", "abacus"]).await.code, 2);
 }
 
 #[tokio::test]
 async fn doctor_looks_at_this_machine() {
     let host = Host::start().await;
-    let ended = host.stead(&["doctor", "--format", "json"]).await;
-    assert!(ended.json()["checks"].as_array().is_some_and(|checks| !checks.is_empty()));
+    let data = host.data().display().to_string();
+    let doctor = async |host: &Host| {
+        host.stead(&["doctor", "--data", &data, "--format", "json"]).await.json()["checks"].clone()
+    };
+    let check = |checks: &Value, name: &str| {
+        let checks = checks.as_array().into_iter().flatten();
+        let check = checks.clone().find(|check| check["name"] == name).cloned();
+        let check = check.unwrap_or_else(|| panic!("{name} is not looked at: {checks:?}"));
+        let message = check["message"].as_str().expect("a message").to_owned();
+        (check["result"].as_str().expect("a result").to_owned(), message)
+    };
+    let checks = doctor(&host).await;
+    let (result, message) = check(&checks, "admin_port");
+    assert_eq!(result, "ok", "{message}");
+    assert!(message.contains(&data), "it does not say where the data is: {message}");
+    assert_eq!(check(&checks, "services_port").0, "ok");
+    assert!(check(&checks, "host").1.contains("revision 0"), "{checks}");
+    host.deploy(GUEST).await;
+    assert!(check(&doctor(&host).await, "host").1.contains("revision 1"));
+
+    // A services port that something else has.
+    let ended = stead(&[
+        "doctor",
+        "--url",
+        host.services.base(),
+        "--admin-url",
+        "http://127.0.0.1:1",
+        "--format",
+        "json",
+    ])
+    .await;
+    assert_ne!(ended.code, 0);
+    assert_eq!(check(&ended.json()["checks"], "services_port").0, "fail");
 }
 
 #[tokio::test]

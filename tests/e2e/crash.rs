@@ -2,7 +2,9 @@
 //! journal is without gap and without duplicate.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 use stead_tests::Host;
@@ -14,6 +16,9 @@ const ROUNDS: usize = 20;
 const WORKERS: usize = 16;
 const CARTS: usize = 8;
 const ROUND_MS_MAX: u64 = 400;
+/// What every round acknowledges at least, so that none of them proves nothing.
+const ACKNOWLEDGED_MIN: usize = 20;
+const PROGRESS_WITHIN: Duration = Duration::from_secs(60);
 
 /// One client: its commands in order, each with a product and an idempotency key of its own.
 struct Worker {
@@ -34,7 +39,7 @@ impl Worker {
     }
 
     /// Sends commands until the host is gone.
-    async fn run(mut self, services: Client) -> Self {
+    async fn run(mut self, services: Client, acknowledged: Arc<AtomicUsize>) -> Self {
         loop {
             let command = self.unanswered.unwrap_or(self.sent);
             let product = self.product(command);
@@ -48,6 +53,7 @@ impl Worker {
             match keyed.try_post(&path, &item).await {
                 Ok(_) => {
                     self.acknowledged.push(command);
+                    acknowledged.fetch_add(1, Ordering::Relaxed);
                     self.unanswered = None;
                 }
                 Err(Failure::Connection(_)) => return self,
@@ -65,11 +71,17 @@ async fn nothing_acknowledged_is_lost_or_doubled_by_twenty_kills() {
         .map(|number| Worker { number, sent: 0, unanswered: None, acknowledged: Vec::new() })
         .collect();
     for round in 0..ROUNDS {
+        let acknowledged = Arc::new(AtomicUsize::new(0));
         let tasks: Vec<_> = workers
             .drain(..)
-            .map(|worker| tokio::spawn(worker.run(host.services.clone())))
+            .map(|worker| tokio::spawn(worker.run(host.services.clone(), acknowledged.clone())))
             .collect();
-        // The moment of the kill is what is random here; nothing waits for it to be late enough.
+        let start = Instant::now();
+        while acknowledged.load(Ordering::Relaxed) < ACKNOWLEDGED_MIN {
+            assert!(start.elapsed() < PROGRESS_WITHIN, "round {round}: no progress");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        // From here on, the moment of the kill is what is random.
         tokio::time::sleep(Duration::from_millis(rng.below(ROUND_MS_MAX))).await;
         host = host.kill_and_restart().await;
         for task in tasks {
@@ -79,7 +91,7 @@ async fn nothing_acknowledged_is_lost_or_doubled_by_twenty_kills() {
     }
     let acknowledged: usize = workers.iter().map(|worker| worker.acknowledged.len()).sum();
     println!("{acknowledged} commands acknowledged over {ROUNDS} kills");
-    assert!(acknowledged > ROUNDS, "too little load to prove anything");
+    assert!(acknowledged >= ROUNDS * ACKNOWLEDGED_MIN, "too little load to prove anything");
 }
 
 async fn check(host: &Host, workers: &[Worker], round: usize) {

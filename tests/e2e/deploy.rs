@@ -4,20 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::{Value, json};
+use stead_tests::Host;
 use stead_tests::cart::{GUEST, SERVICE};
-use stead_tests::{Host, files};
+use stead_tests::files::{self, another_version};
 
 const WORKERS: usize = 8;
 
-/// The same module with a custom section more: another digest, the same behaviour.
-fn another_version(bytes: Vec<u8>, version: u8) -> Vec<u8> {
-    let section = [&[7][..], b"version", &[version]].concat();
-    [&bytes[..], &[0, section.len() as u8], &section].concat()
-}
-
 async fn deploy_version(host: &Host, version: u8) -> Value {
-    let bytes = std::fs::read(files::guest(GUEST)).expect("the cart");
-    let uploaded = host.upload_bytes(another_version(bytes, version)).await.ok();
+    let uploaded = host.upload_bytes(another_version(GUEST, version)).await.ok();
     host.deploy_digest(uploaded["digest"].as_str().expect("a digest"), false).await.ok()
 }
 

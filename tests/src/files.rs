@@ -32,6 +32,13 @@ pub fn guest(name: &str) -> PathBuf {
     path
 }
 
+/// The same component with a custom section more: another digest, the same behaviour.
+pub fn another_version(name: &str, version: u8) -> Vec<u8> {
+    let bytes = std::fs::read(guest(name)).expect("the component can be read");
+    let section = [&[7][..], b"version", &[version]].concat();
+    [&bytes[..], &[0, section.len() as u8], &section].concat()
+}
+
 /// The directory with the clients from PyPI and npm.
 pub fn clients() -> PathBuf {
     there("STEAD_TEST_CLIENTS", target_dir().join("clients"))
