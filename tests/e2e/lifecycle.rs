@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use serde_json::json;
+use serde_json::{Value, json};
 use stead_tests::Host;
 use stead_tests::cart::{GUEST, SERVICE};
-use stead_tests::client::Failure;
+use stead_tests::client::{Client, Failure};
 
 const SHUTDOWN: Duration = Duration::from_secs(10);
 
@@ -85,6 +85,37 @@ async fn sigterm_closes_idle_connections_and_ends() {
     let _idle = tokio::net::TcpStream::connect(host.services.address()).await.unwrap();
     host.cart("ada").await;
     host.terminate(SHUTDOWN).await;
+}
+
+#[tokio::test]
+async fn sigterm_waits_neither_for_endless_loops_nor_for_what_is_queued_behind_them() {
+    const MISBEHAVING: &str = "misbehaving.v1.Misbehaving";
+    async fn ask(services: Client, what: &str) -> Result<Value, Failure> {
+        let request = json!({"id": "victim", "what": what});
+        services.try_post(&format!("/{MISBEHAVING}/Do"), &request).await
+    }
+    let host = Host::with_guest("misbehaving").await;
+    ask(host.services.clone(), "ok").await.expect("a first event");
+    // Each loop has a second, so all of them together would take longer than the host may.
+    let tasks: Vec<_> = ["loop", "ok"]
+        .into_iter()
+        .cycle()
+        .take(60)
+        .map(|what| (what, tokio::spawn(ask(host.services.clone(), what))))
+        .collect();
+    while host.metric("stead_commands_in_flight").await < 30.0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let stopped = host.terminate(SHUTDOWN).await;
+    let mut acknowledged = 1;
+    for (what, task) in tasks {
+        acknowledged += usize::from(task.await.expect("a task").is_ok() && what == "ok");
+    }
+    let host = stopped.start().await;
+    assert!(!host.log().contains("panic"), "{}", host.log());
+    // A command may be stored although the connection ended before its answer.
+    let stored = host.events(MISBEHAVING, "victim").await.len();
+    assert!((acknowledged..=31).contains(&stored), "{acknowledged} acknowledged, {stored} stored");
 }
 
 #[tokio::test]

@@ -18,6 +18,8 @@ mod admin;
 
 mod cli;
 
+mod edges;
+
 mod bad_requests;
 
 mod bad_modules;
