@@ -8,6 +8,7 @@ pub mod tls;
 
 pub mod backend;
 pub mod body;
+mod budget;
 mod cors;
 mod dispatch;
 mod exchange;

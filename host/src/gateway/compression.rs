@@ -7,23 +7,34 @@ use flate2::Compression;
 use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
 
+use crate::gateway::budget::Held;
 use crate::words::{Status, limits};
 
-/// Stops as soon as the result is larger than a body may be.
-pub fn gunzip(bytes: &[u8]) -> Result<Bytes, Status> {
-    let mut out = Vec::with_capacity((bytes.len() * 4).min(limits::BODY_BYTES_MAX));
-    GzDecoder::new(bytes)
-        .take(limits::BODY_BYTES_MAX as u64 + 1)
-        .read_to_end(&mut out)
-        .map_err(|_| Status::invalid_argument("the request is not valid gzip"))?;
-    if out.len() > limits::BODY_BYTES_MAX {
-        return Err(Status::resource_exhausted(format!(
-            "the request has more than {} bytes when decompressed",
-            limits::BODY_BYTES_MAX
-        ))
-        .with_http(413));
+/// Stops as soon as the result is larger than a body may be, or than the port has room for.
+pub fn gunzip(bytes: &[u8], held: &mut Held<'_>) -> Result<Bytes, Status> {
+    let most = limits::BODY_BYTES_MAX + 1;
+    let mut decoder = GzDecoder::new(bytes);
+    let mut out = Vec::new();
+    let mut room = (bytes.len() * 4).clamp(64, most);
+    loop {
+        held.add(room)?;
+        out.reserve_exact(room);
+        let read = (&mut decoder)
+            .take(room as u64)
+            .read_to_end(&mut out)
+            .map_err(|_| Status::invalid_argument("the request is not valid gzip"))?;
+        if out.len() > limits::BODY_BYTES_MAX {
+            return Err(Status::resource_exhausted(format!(
+                "the request has more than {} bytes when decompressed",
+                limits::BODY_BYTES_MAX
+            ))
+            .with_http(413));
+        }
+        if read < room {
+            return Ok(out.into());
+        }
+        room = out.len().min(most - out.len());
     }
-    Ok(out.into())
 }
 
 /// None if it would not become smaller.
@@ -49,10 +60,10 @@ pub fn accepts_gzip(header: Option<&str>) -> bool {
 }
 
 /// What the body of a request is when its `content-encoding` is undone.
-pub fn decode(bytes: Bytes, encoding: Option<&str>) -> Result<Bytes, Status> {
+pub fn decode(bytes: Bytes, encoding: Option<&str>, held: &mut Held<'_>) -> Result<Bytes, Status> {
     match encoding {
         None | Some("identity" | "") => Ok(bytes),
-        Some(name) if name.eq_ignore_ascii_case("gzip") => gunzip(&bytes),
+        Some(name) if name.eq_ignore_ascii_case("gzip") => gunzip(&bytes, held),
         Some(name) => Err(Status::unimplemented(format!(
             "content-encoding {name:?} is not supported; use gzip or identity"
         ))
@@ -63,12 +74,29 @@ pub fn decode(bytes: Bytes, encoding: Option<&str>) -> Result<Bytes, Status> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::gateway::budget::Budget;
+    use crate::gateway::testing::gunzip;
 
     #[test]
     fn round_trips_what_is_worth_compressing() {
         let text = "cart ".repeat(1_000);
         assert_eq!(gunzip(&gzip(text.as_bytes()).unwrap()).unwrap(), text);
         assert_eq!(gzip(b"cart"), None);
+        // Exactly what was made room for, and what needs more of it.
+        for length in [2_048, 4_096, limits::BODY_BYTES_MAX] {
+            let zeros = vec![0; length];
+            assert_eq!(gunzip(&gzip(&zeros).unwrap()).unwrap(), zeros);
+        }
+        assert_eq!(gunzip(b"").unwrap_err().http_status(), 400);
+    }
+
+    #[test]
+    fn what_is_decompressed_is_counted() {
+        let budget = Budget::new(limits::MIB);
+        let small = gzip(&[0; 2_048]).unwrap();
+        let large = gzip(&vec![0; 2 * limits::MIB]).unwrap();
+        super::gunzip(&small, &mut budget.hold()).unwrap();
+        assert_eq!(super::gunzip(&large, &mut budget.hold()).unwrap_err().http_status(), 429);
     }
 
     #[test]

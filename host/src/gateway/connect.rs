@@ -9,6 +9,7 @@ use prost::Message as _;
 
 use crate::gateway::backend::Backend;
 use crate::gateway::body::Body;
+use crate::gateway::budget::Held;
 use crate::gateway::exchange::Exchange;
 use crate::gateway::route::Endpoint;
 use crate::gateway::{compression, error, query, transcode};
@@ -32,7 +33,7 @@ pub async fn post<B: Backend>(
         let deadline = exchange.deadline()?;
         check_version(exchange.head.connect_version)?;
         let body = exchange.read(body, false).await?;
-        let body = compression::decode(body, exchange.head.content_encoding)?;
+        let body = compression::decode(body, exchange.head.content_encoding, &mut exchange.held)?;
         let payload = payload(endpoint, codec, body)?;
         let reply = exchange.call(endpoint, payload, deadline).await?;
         encode(endpoint, codec, reply)
@@ -47,7 +48,8 @@ pub async fn get<B: Backend>(
     let mut codec = Codec::Json;
     let result = async {
         let deadline = exchange.deadline()?;
-        let (message, of_query) = from_query(exchange.parts.uri.query().unwrap_or_default())?;
+        let (message, of_query) =
+            from_query(exchange.parts.uri.query().unwrap_or_default(), &mut exchange.held)?;
         codec = of_query;
         let payload = payload(endpoint, codec, message)?;
         let reply = exchange.call(endpoint, payload, deadline).await?;
@@ -126,7 +128,7 @@ fn check_version(version: Option<&str>) -> Result<(), Status> {
 }
 
 /// The message of `?encoding=json&message=..&base64=1&compression=gzip&connect=v1`.
-fn from_query(query: &str) -> Result<(Bytes, Codec), Status> {
+fn from_query(query: &str, held: &mut Held<'_>) -> Result<(Bytes, Codec), Status> {
     let mut codec = None;
     let (mut message, mut base64, mut compression) = (None, false, None);
     for pair in query::pairs(query) {
@@ -162,5 +164,5 @@ fn from_query(query: &str) -> Result<(Bytes, Codec), Status> {
         }
         false => Bytes::from(message),
     };
-    Ok((compression::decode(bytes, compression.as_deref())?, codec))
+    Ok((compression::decode(bytes, compression.as_deref(), held)?, codec))
 }

@@ -104,6 +104,7 @@ async fn unary<B: Backend>(
         request_id,
         arrived: clock::now(),
         body_read_timeout: edge.options.body_read_timeout,
+        held: edge.bodies.hold(),
     };
     match protocol {
         Protocol::Grpc => grpc::serve(&mut exchange, body).await,

@@ -11,6 +11,7 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 
 use crate::gateway::backend::{Backend, CallContext};
+use crate::gateway::budget::Held;
 use crate::gateway::frame;
 use crate::gateway::head::Head;
 use crate::gateway::route::{Endpoint, Routes};
@@ -25,6 +26,8 @@ pub struct Exchange<'a, B> {
     pub request_id: Arc<str>,
     pub arrived: Instant,
     pub body_read_timeout: Duration,
+    /// Of the port's budget for bodies.
+    pub held: Held<'a>,
 }
 
 impl<B: Backend> Exchange<'_, B> {
@@ -70,15 +73,24 @@ impl<B: Backend> Exchange<'_, B> {
             request_id: self.request_id.clone(),
         };
         let call = self.backend.call(endpoint, payload, context);
-        tokio::time::timeout_at(deadline, call).await.unwrap_or_else(|_| {
+        let answer = tokio::time::timeout_at(deadline, call).await.unwrap_or_else(|_| {
             Err(Status::deadline_exceeded("the call took longer than its deadline allows"))
-        })
+        });
+        if let Err(status) = &answer
+            && matches!(status.code, Code::Internal | Code::Unknown | Code::DataLoss)
+        {
+            // With the id that the caller was told, to find the lines about the cause.
+            let (request_id, path) = (&*self.request_id, &*endpoint.path);
+            let (code, reason) = (status.code.name(), &*status.message);
+            tracing::warn!(request_id, path, code, reason, "a call failed");
+        }
+        answer
     }
 
     /// The whole body. A framed one (gRPC) is refused as soon as its frame announces too much.
-    pub async fn read(&self, mut body: Incoming, framed: bool) -> Result<Bytes, Status> {
+    pub async fn read(&mut self, mut body: Incoming, framed: bool) -> Result<Bytes, Status> {
         let until = clock::now() + self.body_read_timeout;
-        let read = collect(&mut body, framed);
+        let read = collect(&mut body, framed, &mut self.held);
         let result = match tokio::time::timeout_at(until, read).await {
             Ok(result) => result,
             Err(_) => {
@@ -86,6 +98,9 @@ impl<B: Backend> Exchange<'_, B> {
                 Err(Status::deadline_exceeded(sentence).with_http(408))
             }
         };
+        if result.is_err() {
+            self.held.release();
+        }
         // Closing an HTTP/1.1 connection that the client still writes to would lose the answer.
         if matches!(&result, Err(status) if status.code == Code::ResourceExhausted)
             && self.parts.version <= Version::HTTP_11
@@ -96,7 +111,7 @@ impl<B: Backend> Exchange<'_, B> {
     }
 }
 
-async fn collect(body: &mut Incoming, framed: bool) -> Result<Bytes, Status> {
+async fn collect(body: &mut Incoming, framed: bool, held: &mut Held<'_>) -> Result<Bytes, Status> {
     let most = limits::BODY_BYTES_MAX + if framed { frame::PREFIX_BYTES } else { 0 };
     if body.is_end_stream() {
         return Ok(Bytes::new());
@@ -111,12 +126,13 @@ async fn collect(body: &mut Incoming, framed: bool) -> Result<Bytes, Status> {
     while let Some(piece) = body.frame().await {
         let piece = piece.map_err(|_| Status::invalid_argument("the request's body broke off"))?;
         let Ok(data) = piece.into_data() else { continue };
+        held.add(data.len())?;
         if first.is_empty() && all.is_empty() {
             first = data;
         } else {
+            // What is only announced gets no room: it may never come.
             if all.is_empty() {
-                let expected = body.size_hint().lower() as usize;
-                all.reserve(first.len() + data.len() + expected.min(most));
+                all.reserve(first.len() + data.len());
                 all.extend_from_slice(&first);
             }
             all.extend_from_slice(&data);

@@ -2,6 +2,7 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
+use crate::gateway::budget::Held;
 use crate::gateway::compression;
 use crate::words::{Status, limits};
 
@@ -21,7 +22,11 @@ pub fn announced(bytes: &[u8]) -> Result<Option<usize>, Status> {
 }
 
 /// The only message of a body.
-pub fn unframe(mut body: Bytes, encoding: Option<&str>) -> Result<Bytes, Status> {
+pub fn unframe(
+    mut body: Bytes,
+    encoding: Option<&str>,
+    held: &mut Held<'_>,
+) -> Result<Bytes, Status> {
     let Some(length) = announced(&body)? else {
         return Err(Status::invalid_argument(match body.len() {
             0 => "the request has no message; a unary call has exactly one".into(),
@@ -43,7 +48,7 @@ pub fn unframe(mut body: Bytes, encoding: Option<&str>) -> Result<Bytes, Status>
     }
     match (flags, encoding) {
         (0, _) => Ok(message),
-        (1, Some(name)) if name.eq_ignore_ascii_case("gzip") => compression::gunzip(&message),
+        (1, Some(name)) if name.eq_ignore_ascii_case("gzip") => compression::gunzip(&message, held),
         (1, None | Some("identity")) => Err(Status::invalid_argument(
             "the message is flagged as compressed, but there is no grpc-encoding",
         )),
@@ -73,6 +78,7 @@ pub fn frame(message: &[u8], may_compress: bool, room: usize) -> (BytesMut, bool
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::gateway::testing::unframe;
     use crate::words::Code;
 
     fn code(bytes: &'static [u8], encoding: Option<&str>) -> Code {

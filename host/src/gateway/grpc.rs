@@ -46,7 +46,7 @@ async fn reply<B: Backend>(
     check(exchange)?;
     let endpoint = exchange.endpoint()?;
     let body = exchange.read(body, true).await?;
-    let payload = frame::unframe(body, exchange.head.grpc_encoding)?;
+    let payload = frame::unframe(body, exchange.head.grpc_encoding, &mut exchange.held)?;
     exchange.call(&endpoint, payload, deadline).await
 }
 

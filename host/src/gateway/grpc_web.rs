@@ -64,7 +64,7 @@ async fn reply<B: Backend>(
     if text {
         body = from_text(&body)?;
     }
-    let payload = frame::unframe(body, exchange.head.grpc_encoding)?;
+    let payload = frame::unframe(body, exchange.head.grpc_encoding, &mut exchange.held)?;
     exchange.call(&endpoint, payload, deadline).await
 }
 

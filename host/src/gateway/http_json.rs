@@ -97,7 +97,8 @@ async fn reply<B: Backend>(
         RequestBody::None => DynamicMessage::new(endpoint.input.clone()),
         body_rule => {
             let bytes = exchange.read(body, false).await?;
-            let bytes = compression::decode(bytes, exchange.head.content_encoding)?;
+            let bytes =
+                compression::decode(bytes, exchange.head.content_encoding, &mut exchange.held)?;
             from_body(endpoint, body_rule, exchange.head.content_type, bytes)?
         }
     };

@@ -6,7 +6,7 @@
 use prost_reflect::{EnumDescriptor, FieldDescriptor, Kind, MessageDescriptor};
 use serde_json::Value;
 
-const NAMES_SHOWN: usize = 12;
+use crate::words::limits;
 
 pub fn explain(message: &MessageDescriptor, text: &str, error: &serde_json::Error) -> String {
     let value = match serde_json::from_str::<Value>(text) {
@@ -30,8 +30,8 @@ fn in_message(message: &MessageDescriptor, value: &Value, path: &str) -> Option<
         let Some(field) = field else {
             let mut names: Vec<_> =
                 message.fields().map(|field| field.json_name().to_owned()).collect();
-            if names.len() > NAMES_SHOWN {
-                names.truncate(NAMES_SHOWN);
+            if names.len() > limits::NAMES_TOLD_MAX {
+                names.truncate(limits::NAMES_TOLD_MAX);
                 names.push("..".into());
             }
             return Some(format!(
@@ -118,8 +118,11 @@ fn in_enum(kind: &EnumDescriptor, value: &Value, path: &str) -> Option<String> {
         if kind.get_value_by_name(text).is_some() {
             return None;
         }
-        let names: Vec<_> =
-            kind.values().take(NAMES_SHOWN).map(|value| value.name().to_owned()).collect();
+        let names: Vec<_> = kind
+            .values()
+            .take(limits::NAMES_TOLD_MAX)
+            .map(|value| value.name().to_owned())
+            .collect();
         let known = names.join(", ");
         return Some(format!("{} must be one of {known}, not {}", place(path), kind_of(value)));
     }
@@ -150,13 +153,15 @@ fn place(path: &str) -> String {
 }
 
 fn kind_of(value: &Value) -> String {
-    const SHOWN: usize = 40;
     match value {
         Value::Null => "null".into(),
         Value::Bool(value) => value.to_string(),
         Value::Number(number) => format!("the number {number}"),
-        Value::String(text) if text.chars().count() > SHOWN => {
-            format!("the string {:?}..", text.chars().take(SHOWN).collect::<String>())
+        Value::String(text) if text.chars().count() > limits::VALUE_TOLD_CHARS_MAX => {
+            format!(
+                "the string {:?}..",
+                text.chars().take(limits::VALUE_TOLD_CHARS_MAX).collect::<String>()
+            )
         }
         Value::String(text) => format!("the string {text:?}"),
         Value::Array(_) => "a list".into(),

@@ -19,6 +19,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::gateway::activity::{Activity, WatchedIo};
 use crate::gateway::backend::Backend;
+use crate::gateway::budget::Budget;
 use crate::gateway::cors::Cors;
 use crate::gateway::dispatch;
 use crate::words::clock::{self, Instant};
@@ -36,6 +37,8 @@ pub struct ServerOptions {
     /// From the first byte of a request (or from the connection's start) to the end of its headers.
     pub header_read_timeout: Duration,
     pub body_read_timeout: Duration,
+    /// Bodies of requests in memory, all together.
+    pub request_bodies_bytes_max: usize,
     pub idle_timeout: Duration,
     /// How long requests may go on after the shutdown began.
     pub shutdown_max: Duration,
@@ -50,6 +53,7 @@ impl Default for ServerOptions {
             connections_max: limits::CONNECTIONS_MAX,
             header_read_timeout: limits::HEADER_READ_TIMEOUT,
             body_read_timeout: limits::BODY_READ_TIMEOUT,
+            request_bodies_bytes_max: limits::REQUEST_BODIES_BYTES_MAX,
             idle_timeout: limits::IDLE_CONNECTION_TIMEOUT,
             shutdown_max: limits::SHUTDOWN_MAX,
         }
@@ -61,6 +65,7 @@ pub struct Edge<B> {
     pub backend: Arc<B>,
     pub options: ServerOptions,
     pub cors: Option<Cors>,
+    pub bodies: Budget,
     http: auto::Builder<TokioExecutor>,
     shutdown: CancellationToken,
 }
@@ -76,6 +81,7 @@ pub async fn serve<B: Backend>(
     let edge = Arc::new(Edge {
         backend,
         cors: Cors::new(&options.cors),
+        bodies: Budget::new(options.request_bodies_bytes_max),
         http: protocols(),
         shutdown: shutdown.clone(),
         options,

@@ -19,9 +19,10 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::gateway::backend::{Backend, CallContext};
 use crate::gateway::body::Body;
+use crate::gateway::budget::Budget;
 use crate::gateway::route::{Endpoint, Routes, Target};
 use crate::gateway::server::{ServerOptions, serve};
-use crate::words::{Code, Message, Status};
+use crate::words::{Code, Message, Status, limits};
 
 pub static POOL: LazyLock<DescriptorPool> = LazyLock::new(|| {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -217,6 +218,16 @@ impl Port {
         let _ = stream.read_to_end(&mut answer).await;
         String::from_utf8_lossy(&answer).into_owned()
     }
+}
+
+pub fn gunzip(bytes: &[u8]) -> Result<Bytes, Status> {
+    let budget = Budget::new(2 * limits::BODY_BYTES_MAX);
+    crate::gateway::compression::gunzip(bytes, &mut budget.hold())
+}
+
+pub fn unframe(body: Bytes, encoding: Option<&str>) -> Result<Bytes, Status> {
+    let budget = Budget::new(limits::BODY_BYTES_MAX);
+    crate::gateway::frame::unframe(body, encoding, &mut budget.hold())
 }
 
 pub fn framed(message: &[u8]) -> Bytes {

@@ -14,10 +14,6 @@ use wasmtime::{StoreContextMut, UpdateDeadline};
 use crate::wasm::limits::Data;
 use crate::words::{clock, limits};
 
-/// How often a long turn offers its worker to another thread. Nothing tells whether a thread took it
-/// while it was on offer; on a busy machine the first offers may pass unseen.
-const OFFERS: u32 = 6;
-
 /// Why the host ended a call.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Ended {
@@ -96,7 +92,7 @@ impl Turn {
         if self.long_turn.is_none() {
             self.long_turn = Some(self.long_turns.begin()?);
         }
-        if self.ticks <= 1 + OFFERS {
+        if self.ticks <= 1 + limits::LONG_TURN_OFFERS {
             offer_worker(self.ticks);
         }
         Ok(())
@@ -116,7 +112,7 @@ fn offer_worker(attempt: u32) {
     let on_worker = Handle::try_current()
         .is_ok_and(|runtime| runtime.runtime_flavor() == RuntimeFlavor::MultiThread);
     if on_worker {
-        let patience = Duration::from_micros(500) * attempt;
+        let patience = limits::LONG_TURN_OFFER * attempt;
         tokio::task::block_in_place(|| std::thread::sleep(patience));
     }
 }

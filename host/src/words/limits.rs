@@ -73,6 +73,11 @@ pub const GUEST_BACKTRACE_FRAMES_MAX: usize = 32;
 pub const GUEST_WASI_RESOURCES_MAX: usize = 1_000;
 /// Turns that outlive a tick of the epoch clock move to a thread of their own, so many at once.
 pub const LONG_TURNS_MAX: usize = 64;
+/// How often a long turn offers its worker to another thread. Nothing tells whether a thread took it
+/// while it was on offer; on a busy machine the first offers may pass unseen.
+pub const LONG_TURN_OFFERS: u32 = 6;
+/// How long the first offer lasts; each is longer than the one before by as much.
+pub const LONG_TURN_OFFER: Duration = Duration::from_micros(500);
 
 // Answers of a guest.
 pub const EVENT_BYTES_MAX: usize = MIB;
@@ -163,6 +168,8 @@ pub const CLIENT_UPLOAD_CHUNK_BYTES: usize = 64 * KIB;
 
 // Edges.
 pub const BODY_BYTES_MAX: usize = 4 * MIB;
+/// Bodies of requests that have arrived, in part or as a whole, and are not answered yet.
+pub const REQUEST_BODIES_BYTES_MAX: usize = 256 * MIB;
 pub const HEADERS_MAX: usize = 100;
 pub const HEADER_BYTES_MAX: usize = 16 * KIB;
 pub const CONNECTIONS_MAX: usize = 20_000;
@@ -186,6 +193,9 @@ pub const TEMPLATES_PER_METHOD_MAX: usize = 32;
 /// How deep a dotted path in a query or template may reach.
 pub const FIELD_PATH_DEPTH_MAX: usize = 16;
 pub const REQUEST_ID_BYTES_MAX: usize = 128;
+/// Names of fields, services and the like in one sentence of an error.
+pub const NAMES_TOLD_MAX: usize = 12;
+pub const VALUE_TOLD_CHARS_MAX: usize = 40;
 /// Smaller answers are not worth compressing.
 pub const COMPRESS_BYTES_MIN: usize = 1_024;
 pub const H2_PING_INTERVAL: Duration = Duration::from_secs(60);
@@ -211,6 +221,8 @@ pub const ADMIN_REFUSAL_DELAY_MAX: Duration = Duration::from_secs(5);
 pub const ADMIN_REFUSALS_FORGOTTEN_AFTER: Duration = Duration::from_secs(60);
 pub const ADMIN_REFUSALS_WAITING_MAX: usize = 64;
 pub const ADMIN_CONNECTIONS_MAX: usize = 1_000;
+/// The admin port's part of the memory for bodies: it answers also when the other port is full.
+pub const ADMIN_REQUEST_BODIES_BYTES_MAX: usize = 16 * MIB;
 
 // Stopping: the parts of SHUTDOWN_MAX, with the rest for the journal.
 pub const DRAIN_MAX: Duration = Duration::from_secs(4);

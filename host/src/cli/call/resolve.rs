@@ -1,10 +1,10 @@
 //! From what a person typed to one service and one method of those that exist.
 
 use crate::cli::failed::Failed;
+use crate::words::limits;
 
 /// Names that are this far from what was typed, or nearer, are called similar.
 const SIMILARITY_MIN: f64 = 0.8;
-const NAMES_LISTED_MAX: usize = 12;
 
 /// A name as typed: `pkg.Service/Method`, `Service/Method`, `pkg.Service.Method`, or a service alone.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -109,8 +109,8 @@ pub fn unknown(what: &str, has: &str, typed: &str, names: &[String]) -> Failed {
 }
 
 fn listed(names: &[String]) -> String {
-    let shown = names.iter().take(NAMES_LISTED_MAX).map(String::as_str).collect::<Vec<_>>();
-    let more = names.len().saturating_sub(NAMES_LISTED_MAX);
+    let shown = names.iter().take(limits::NAMES_TOLD_MAX).map(String::as_str).collect::<Vec<_>>();
+    let more = names.len().saturating_sub(limits::NAMES_TOLD_MAX);
     match more {
         0 => shown.join(", "),
         more => format!("{} and {more} more", shown.join(", ")),

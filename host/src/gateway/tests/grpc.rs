@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::gateway::compression;
 use crate::gateway::frame;
-use crate::gateway::testing::{Port, all, framed, open};
+use crate::gateway::testing::{Port, all, framed, open, unframe};
 use crate::words::limits;
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -102,7 +102,7 @@ async fn gzip_works_both_ways_and_bombs_do_not() {
     let answer = port.send_h2(accepting, body.clone().freeze()).await;
     assert_eq!(answer.header("grpc-encoding"), "gzip");
     assert_eq!(answer.trailer("grpc-status"), "0");
-    assert_eq!(frame::unframe(answer.body, Some("gzip")).unwrap(), large);
+    assert_eq!(unframe(answer.body, Some("gzip")).unwrap(), large);
     let answer = port.send_h2(request(), body.freeze()).await;
     assert_eq!(answer.header("grpc-encoding"), "");
     assert_eq!(answer.body, framed(&large));

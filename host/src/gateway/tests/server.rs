@@ -234,14 +234,58 @@ async fn smuggling_and_nonsense_are_refused() {
 #[tokio::test]
 async fn of_content_length_and_chunks_the_chunks_count_and_the_connection_ends() {
     let port = open().await;
-    let answer = port
-        .raw(
-            b"POST /v1/echo HTTP/1.1\r\nhost: e\r\ncontent-type: application/json\r\n\
-              content-length: 3\r\ntransfer-encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n\
-              GET /v1/echo/smuggled HTTP/1.1\r\nhost: e\r\nconnection: close\r\n\r\n",
-        )
-        .await;
-    assert!(!answer.contains("smuggled") || answer.matches("HTTP/1.1").count() == 2, "{answer}");
+    let (length, chunked) = ("content-length: 3\r\n", "transfer-encoding: chunked\r\n");
+    for headers in [[length, chunked], [chunked, length]] {
+        let headers = headers.concat();
+        // What follows is not read, whoever may take it for a request.
+        let bytes = format!(
+            "POST /v1/echo HTTP/1.1\r\nhost: e\r\ncontent-type: application/json\r\n{headers}\r\n\
+             2\r\n{{}}\r\n0\r\n\r\nGET /v1/echo/smuggled HTTP/1.1\r\nhost: e\r\n\r\n"
+        );
+        let answer = port.raw(bytes.as_bytes()).await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        assert_eq!(answer.matches("HTTP/1.1").count(), 1, "{answer}");
+        assert!(!answer.contains("smuggled"), "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn bodies_share_a_budget_from_their_first_byte_to_the_answer() {
+    let port = short(|options| options.request_bodies_bytes_max = 100).await;
+    let padded = |bytes: usize| format!("{{{}}}", " ".repeat(bytes - 2));
+    assert_eq!(port.post_json("/v1/echo", padded(100)).await.status, 200);
+    let refused = port.post_json("/v1/echo", padded(101)).await;
+    assert_eq!(
+        (refused.status.as_u16(), refused.json()["code"].as_str()),
+        (429, Some("resource_exhausted"))
+    );
+
+    // One that has not come to its end counts what has come.
+    let mut slow = TcpStream::connect(port.address).await.unwrap();
+    let head = b"POST /v1/echo HTTP/1.1\r\nhost: edge\r\ncontent-type: application/json\r\n\
+                 expect: 100-continue\r\ncontent-length: 90\r\n\r\n";
+    slow.write_all(head).await.unwrap();
+    slow.read_exact(&mut [0; 25]).await.unwrap();
+    let body = padded(90);
+    let (some, rest) = body.split_at(60);
+    slow.write_all(some.as_bytes()).await.unwrap();
+    while port.post_json("/v1/echo", padded(41)).await.status != 429 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(port.post_json("/v1/echo", padded(40)).await.status, 200);
+    slow.write_all(rest.as_bytes()).await.unwrap();
+    assert!(answer(&mut slow).await.starts_with("HTTP/1.1 200"));
+    assert_eq!(port.post_json("/v1/echo", padded(100)).await.status, 200);
+
+    // One whose client goes away counts no longer.
+    let mut gone = TcpStream::connect(port.address).await.unwrap();
+    gone.write_all(&head[..]).await.unwrap();
+    gone.read_exact(&mut [0; 25]).await.unwrap();
+    gone.write_all(some.as_bytes()).await.unwrap();
+    drop(gone);
+    while port.post_json("/v1/echo", padded(100)).await.status != 200 {
+        tokio::task::yield_now().await;
+    }
 }
 
 #[tokio::test]
