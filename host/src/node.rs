@@ -40,7 +40,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     // First of all, so that no signal is missed while the node starts.
     let mut signals = Signals::listen()?;
     process::raise_open_files();
-    let node = tokio::select! {
+    let mut node = tokio::select! {
         node = Node::start(&config, &mut phases) => node?,
         name = signals.next() => {
             tracing::info!("{name} while starting: stopped");
@@ -51,6 +51,8 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let end = tokio::select! {
         name = signals.next() => End::Told(name),
         reason = node.admin.journal.failed() => End::JournalFailed(reason),
+        reason = node.services_port.ended() => End::PortEnded("services", reason),
+        reason = node.admin_port.ended() => End::PortEnded("admin", reason),
     };
     if let Some(file) = &config.ports_file {
         ports::remove_file(file);
@@ -71,12 +73,23 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
             node.abandon().await;
             Err(anyhow::anyhow!("the journal failed: {reason}; start the node again to go on"))
         }
+        End::PortEnded(port, reason) => {
+            tracing::error!(reason, "the {port} port no longer serves; the node stops");
+            if tokio::time::timeout(limits::SHUTDOWN_MAX, node.stop()).await.is_err() {
+                process::exit_now("the work in hand did not end in time: stopped without it");
+            }
+            Err(anyhow::anyhow!(
+                "the {port} port no longer serves: {reason}; start the node again to go on"
+            ))
+        }
     }
 }
 
 enum End {
     Told(&'static str),
     JournalFailed(Arc<str>),
+    /// A node that nobody can reach is better started again.
+    PortEnded(&'static str, String),
 }
 
 /// Everything that runs.
@@ -162,6 +175,7 @@ impl Node {
             admin_backend,
             ServerOptions {
                 connections_max: limits::ADMIN_CONNECTIONS_MAX,
+                request_bodies_bytes_max: limits::ADMIN_REQUEST_BODIES_BYTES_MAX,
                 shutdown_max: limits::ADMIN_DRAIN_MAX,
                 ..ServerOptions::default()
             },
@@ -213,7 +227,19 @@ impl Port {
         Self { stop, serving: tokio::spawn(serving) }
     }
 
+    /// Waits until the port serves no longer though nobody has stopped it, and says why.
+    async fn ended(&mut self) -> String {
+        match (&mut self.serving).await {
+            Ok(()) => "it ended".into(),
+            Err(error) => error.to_string(),
+        }
+    }
+
     async fn end(self, wait_max: Duration) {
+        // One that has ended may have been asked already.
+        if self.serving.is_finished() {
+            return;
+        }
         if tokio::time::timeout(wait_max, self.serving).await.is_err() {
             tracing::warn!("some connections did not end within {wait_max:?}");
         }
@@ -264,6 +290,14 @@ fn live(revision: Revision, services: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_port_that_panics_is_noticed_and_can_still_be_ended() {
+        let serving = tokio::spawn(async { panic!("no more") });
+        let mut port = Port { stop: CancellationToken::new(), serving };
+        assert!(port.ended().await.contains("no more"));
+        port.end(Duration::from_secs(1)).await;
+    }
 
     #[test]
     fn the_version_of_wasmtime_is_the_locked_one() {

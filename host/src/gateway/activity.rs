@@ -111,24 +111,33 @@ pub struct WatchedIo<T> {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Version {
-    Unknown,
+    /// So many bytes of HTTP/2's preface have come, and nothing else.
+    Unknown {
+        matched: usize,
+    },
     Http1,
     Http2,
 }
 
+/// How the preface of HTTP/2 begins; no method of HTTP/1 begins like it.
+const PREFACE: &[u8] = b"PRI";
+
 impl<T> WatchedIo<T> {
     pub fn new(io: T, activity: Arc<Activity>) -> Self {
-        Self { io, activity, version: Version::Unknown }
+        Self { io, activity, version: Version::Unknown { matched: 0 } }
     }
 
     fn saw(&mut self, bytes: &[u8]) {
-        if self.version == Version::Unknown && !bytes.is_empty() {
-            // The first bytes of HTTP/2's preface; no method of HTTP/1 begins with them.
-            self.version = match bytes.starts_with(b"PRI") {
-                true => Version::Http2,
+        if let Version::Unknown { matched } = self.version {
+            // A client may send it byte by byte.
+            let rest = &PREFACE[matched..];
+            let seen = bytes.len().min(rest.len());
+            self.version = match bytes[..seen] == rest[..seen] {
                 false => Version::Http1,
+                true if seen < rest.len() => Version::Unknown { matched: matched + seen },
+                true => Version::Http2,
             };
-            self.activity.partial.store(self.version == Version::Http1, Relaxed);
+            self.activity.partial.store(self.version != Version::Http2, Relaxed);
         } else if self.version == Version::Http1
             && !bytes.is_empty()
             && self.activity.in_flight.load(Relaxed) == 0
@@ -178,5 +187,28 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for WatchedIo<T> {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whether a header is still owed after these reads.
+    fn is_partial(reads: &[&[u8]]) -> bool {
+        let activity = Arc::new(Activity::new(clock::now()));
+        let mut io = WatchedIo::new((), activity.clone());
+        reads.iter().for_each(|bytes| io.saw(bytes));
+        activity.is_partial()
+    }
+
+    #[test]
+    fn http2_is_known_by_its_first_three_bytes_however_they_come() {
+        assert!(!is_partial(&[b"PRI * HTTP/2.0\r\n"]));
+        assert!(!is_partial(&[b"P", b"RI", b" * HTTP/2.0\r\n"]));
+        assert!(!is_partial(&[b"PR", b"", b"I * H", b"TTP"]));
+        assert!(is_partial(&[b"PR"]));
+        assert!(is_partial(&[b"P", b"OST / HTTP/1.1\r\n"]));
+        assert!(is_partial(&[b"PUT", b"PRI"]));
     }
 }
