@@ -30,7 +30,8 @@ pub trait EventSourced: Default + 'static {
     ///
     /// # Errors
     ///
-    /// Why the snapshot cannot be read. The entity then cannot be activated; nothing is lost.
+    /// Why the snapshot cannot be read. The host then leaves it aside and replays every event to a
+    /// fresh state.
     fn restore(&mut self, _snapshot: Self::Snapshot) -> Result<(), String> {
         Err("this entity has no `restore`".into())
     }

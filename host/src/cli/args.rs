@@ -200,7 +200,7 @@ pub struct BuildArgs {
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "JSON: {file, digest, bytes, sdk, services: [{name, kind, journal, snapshot_every, passivate_after_ms, methods: [{name, input, output, http: [{method, path, body}]}]}]}"
+    after_help = "JSON: {file, digest, bytes, sdk, services: [{name, kind, journal, module_digest, module_name, snapshot_every, passivate_after_ms, memory_bytes_max, deadline_ms, methods: [{name, input, output, http: [{method, path, body}]}]}]}"
 )]
 pub struct CheckArgs {
     /// The component to look at.
@@ -208,8 +208,9 @@ pub struct CheckArgs {
 }
 
 const DEPLOY_HELP: &str = "\
-A service that is live already is replaced by the one in the files; other services stay. Hot \
-entities switch over between two commands, and none is lost.
+A live module that shares a service or a journal with one of the files is replaced as a whole: a \
+service of it that is in none of the files is removed. Other modules stay. Hot entities switch over \
+between two commands, and none is lost.
 
 JSON: {revision, plan, modules: [{file, name, digest, bytes, sdk, already_present}],
        changes: [{action: added|replaced|removed|unchanged, service, kind, journal, module_digest}]}

@@ -284,6 +284,10 @@ mod tests {
         assert_eq!(config.hot_bytes_max, 512 * limits::MIB);
         assert_eq!(config.hot_entities_max, 5000);
         assert_eq!(config.cors.max_age_seconds, 600);
+        let environment = [("STEAD_HOT_MEMORY", "2TiB")];
+        let config = resolve(Overrides::default(), &environment, file).unwrap();
+        assert_eq!(config.hot_bytes_max, 2 * 1024 * 1024 * limits::MIB);
+
         let environment = [("STEAD_HOT_MEMORY", "536870912"), ("STEAD_HOT_ENTITIES", "7")];
         let config = resolve(Overrides::default(), &environment, "").unwrap();
         assert_eq!(config.hot_bytes_max, 512 * limits::MIB);

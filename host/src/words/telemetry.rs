@@ -124,12 +124,20 @@ impl Default for Metrics {
             Unit::Seconds,
             m.activation_seconds.clone(),
         );
-        r.register("passivations", "Idle entities dropped from memory", m.passivations.clone());
+        r.register(
+            "passivations",
+            "Entities dropped from memory: idle, evicted, or left to a newer module",
+            m.passivations.clone(),
+        );
         r.register("crashes", "Instances lost, by cause", m.crashes.clone());
         r.register("replayed_events", "Events applied by activations", m.replayed_events.clone());
         r.register("snapshots", "Snapshots stored", m.snapshots.clone());
         r.register("hot_entities", "Entities in memory", m.hot_entities.clone());
-        r.register("hot_bytes", "Linear memory of entities in memory", m.hot_bytes.clone());
+        r.register(
+            "hot_bytes",
+            "Memory counted for entities: 32 KiB each, and what their linear memories grew by",
+            m.hot_bytes.clone(),
+        );
         r.register(
             "commands_in_flight",
             "Commands queued, running or waiting for their commit",

@@ -77,7 +77,7 @@ pub(super) fn count(min: usize, max: usize) -> impl Fn(&Said) -> Result<usize, S
 }
 
 pub(super) fn bytes(min: usize) -> impl Fn(&Said) -> Result<usize, String> {
-    const UNITS: [(&str, u64); 11] = [
+    const UNITS: [(&str, u64); 14] = [
         ("", 1),
         ("b", 1),
         ("k", 1 << 10),
@@ -89,6 +89,9 @@ pub(super) fn bytes(min: usize) -> impl Fn(&Said) -> Result<usize, String> {
         ("g", 1 << 30),
         ("gb", 1_000_000_000),
         ("gib", 1 << 30),
+        ("t", 1 << 40),
+        ("tb", 1_000_000_000_000),
+        ("tib", 1 << 40),
     ];
     move |said| {
         let bytes = match said.value() {
