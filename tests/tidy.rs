@@ -35,6 +35,14 @@ const PANICS_ALLOWED: &[(&str, &str, &str)] = &[
 /// Only `words/clock.rs` asks what time it is, so that tests can stop it.
 const CLOCKS: &[&str] = &["Instant::now()", "SystemTime::now()"];
 
+/// Bounds that are not the host's to set: file, constant, and why it stays there.
+const BOUNDS_ALLOWED: &[(&str, &str, &str)] = &[
+    ("journal/sqlite/open.rs", "BUSY_TIMEOUT", "between SQLite and an operator's own tools"),
+    ("registry/shape.rs", "DEPTH_MAX", "protobuf's"),
+    ("cli/call/resolve.rs", "NAMES_LISTED_MAX", "what fits on a terminal"),
+    ("cli/examples.rs", "SERVICES_SHOWN_MAX", "what fits on a terminal"),
+];
+
 struct Source {
     /// Relative to the repository.
     path: String,
@@ -131,6 +139,33 @@ fn only_the_clock_asks_for_the_time() {
 }
 
 #[test]
+fn bounds_are_in_one_file() {
+    let mut faults = String::new();
+    let mut allowed = BTreeSet::new();
+    for file in host_files_without_test_modules() {
+        if file.path.ends_with("words/limits.rs") {
+            continue;
+        }
+        for (line, code) in code_lines(before_tests(&file.text)) {
+            let Some(name) = bound(code) else { continue };
+            match BOUNDS_ALLOWED.iter().find(|(path, n, _)| file.path.ends_with(path) && *n == name)
+            {
+                Some(found) => {
+                    allowed.insert(found);
+                }
+                None => {
+                    let _ = writeln!(faults, "{}:{line}: {}", file.path, code.trim());
+                }
+            }
+        }
+    }
+    assert!(faults.is_empty(), "move them to words/limits.rs:\n{faults}");
+    for entry in BOUNDS_ALLOWED {
+        assert!(allowed.contains(entry), "BOUNDS_ALLOWED names {entry:?}, which is gone");
+    }
+}
+
+#[test]
 fn nothing_is_left_for_later() {
     let mut faults = String::new();
     for file in all_sources() {
@@ -147,6 +182,15 @@ fn nothing_is_left_for_later() {
         }
     }
     assert!(faults.is_empty(), "\n{faults}");
+}
+
+#[test]
+fn bounds_are_known_by_name_and_type() {
+    assert_eq!(bound("    pub(super) const ROWS_MAX: usize = 7;"), Some("ROWS_MAX"));
+    assert_eq!(bound("const PATIENCE: Duration = Duration::from_secs(7);"), Some("PATIENCE"));
+    assert_eq!(bound("const ROWS: usize = 7;"), None);
+    assert_eq!(bound("const WHOLE_MAX: f64 = 7.0;"), None);
+    assert_eq!(bound("pub const fn rows(rows_max: usize) -> u64 {"), None);
 }
 
 #[test]
@@ -227,6 +271,15 @@ fn code_lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
         .enumerate()
         .map(|(number, line)| (number + 1, line.split("//").next().unwrap_or_default()))
         .filter(|(_, code)| !code.trim().is_empty())
+}
+
+/// The name of a constant that bounds something: a time, or a number that is called a maximum.
+fn bound(code: &str) -> Option<&str> {
+    let (name, rest) = code.split_once("const ")?.1.split_once(": ")?;
+    let kind = rest.split([' ', ';']).next()?;
+    let is_number = ["usize", "u64", "u32", "u16", "u8", "i64", "i32"].contains(&kind);
+    let is_name = name.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_');
+    (is_name && (kind == "Duration" || is_number && name.ends_with("_MAX"))).then_some(name)
 }
 
 /// `entity` for `host/src/entity/turn.rs` and `host/src/entity.rs`.
