@@ -39,7 +39,6 @@ const CLOCKS: &[&str] = &["Instant::now()", "SystemTime::now()"];
 const BOUNDS_ALLOWED: &[(&str, &str, &str)] = &[
     ("journal/sqlite/open.rs", "BUSY_TIMEOUT", "between SQLite and an operator's own tools"),
     ("registry/shape.rs", "DEPTH_MAX", "protobuf's"),
-    ("cli/call/resolve.rs", "NAMES_LISTED_MAX", "what fits on a terminal"),
     ("cli/examples.rs", "SERVICES_SHOWN_MAX", "what fits on a terminal"),
 ];
 
