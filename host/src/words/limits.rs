@@ -47,7 +47,7 @@ pub const CORE_ITEMS_MAX: usize = 200_000;
 pub const CORE_BRANCH_TABLE_MAX: usize = 20_000;
 
 // Guests.
-pub const EPOCH_TICK: Duration = Duration::from_millis(10);
+pub const EPOCH_TICK: Duration = Duration::from_millis(2);
 pub const GUEST_DEADLINE_DEFAULT: Duration = Duration::from_secs(1);
 pub const GUEST_DEADLINE_MAX: Duration = Duration::from_secs(60);
 pub const GUEST_MEMORY_BYTES_DEFAULT: usize = 64 * MIB;
@@ -73,11 +73,12 @@ pub const GUEST_BACKTRACE_FRAMES_MAX: usize = 32;
 pub const GUEST_WASI_RESOURCES_MAX: usize = 1_000;
 /// Turns that outlive a tick of the epoch clock move to a thread of their own, so many at once.
 pub const LONG_TURNS_MAX: usize = 64;
-/// How often a long turn offers its worker to another thread. Nothing tells whether a thread took it
-/// while it was on offer; on a busy machine the first offers may pass unseen.
+/// A long turn offers its worker at so many ticks, for so long the first time, then twice as long,
+/// and so on. Nothing tells whether a thread took it: on a busy machine some offers pass unseen.
 pub const LONG_TURN_OFFERS: u32 = 6;
-/// How long the first offer lasts; each is longer than the one before by as much.
 pub const LONG_TURN_OFFER: Duration = Duration::from_micros(500);
+/// Between two ticks of work, where there are more long turns than processors for them.
+pub const LONG_TURN_PAUSE_MAX: Duration = Duration::from_millis(100);
 
 // Answers of a guest.
 pub const EVENT_BYTES_MAX: usize = MIB;
