@@ -304,14 +304,22 @@ impl Committer {
                     tracing::warn!(%address, "refused a write: another writer was first");
                     batch = batch.without_conflict(&address);
                 }
+                StoreError::Refused { address, after, reason } => {
+                    tracing::error!(%address, %reason, "the store refused a write");
+                    batch = batch.without_refused(&address, after);
+                }
+                // Nothing was stored. Whoever asks again starts from what the store has by then.
+                StoreError::Read { reason } | StoreError::Corrupt { reason } => {
+                    tracing::error!(%reason, writes = batch.writes.len(), "cannot check a commit");
+                    batch.complete(Err(AppendError::Conflict));
+                    return Ok(());
+                }
                 StoreError::Full { reason } => {
                     tracing::error!(%reason, writes = batch.writes.len(), "no space for a commit");
                     batch.complete(Err(AppendError::Full));
                     return Ok(());
                 }
-                StoreError::Poisoned { reason }
-                | StoreError::Read { reason }
-                | StoreError::Corrupt { reason } => {
+                StoreError::Poisoned { reason } => {
                     batch.complete(Err(AppendError::Unknown { reason: reason.clone() }));
                     return Err(reason);
                 }
@@ -359,6 +367,18 @@ impl Batch {
                 before.is_some_and(|before| before != write.after)
             })
             .unwrap_or(0);
+        self.without(address, keep)
+    }
+
+    /// Fails the write of an entity that follows a number, and every later one of that entity.
+    fn without_refused(self, address: &Address, after: Seq) -> Self {
+        let mut writes = self.writes.iter().filter(|write| write.address == *address);
+        let keep = writes.position(|write| write.after == after).unwrap_or(0);
+        self.without(address, keep)
+    }
+
+    /// Fails all writes of an entity but the first ones.
+    fn without(self, address: &Address, keep: usize) -> Self {
         let mut rest = Batch::default();
         let mut seen = 0;
         for (write, promise) in self.writes.into_iter().zip(self.promises) {
@@ -426,6 +446,37 @@ mod tests {
         assert_eq!(seq(&journal, "a").await, 2);
         assert_eq!(seq(&journal, "b").await, 2);
         assert_eq!(seq(&journal, "d").await, 0);
+        assert!(journal.stopped().is_none());
+    }
+
+    #[tokio::test]
+    async fn a_refused_write_fails_with_those_after_it_and_nobody_else() {
+        let store = MemoryStore::default();
+        let journal = Journal::start(AnyStore::Memory(store.clone()), Metrics::default());
+        store.fail_next(StoreError::Refused {
+            address: Box::new(Address::new("carts", "a")),
+            after: Seq(1),
+            reason: "its rows are damaged".into(),
+        });
+        let good = [journal.append(write("a", 0, 1)), journal.append(write("b", 0, 1))];
+        let bad = [journal.append(write("a", 1, 1)), journal.append(write("a", 2, 1))];
+        for commit in good {
+            commit.wait().await.unwrap();
+        }
+        for commit in bad {
+            assert!(matches!(commit.wait().await, Err(AppendError::Conflict)));
+        }
+        assert_eq!(seq(&journal, "a").await, 1);
+    }
+
+    #[tokio::test]
+    async fn a_failed_check_fails_its_writes_and_the_journal_goes_on() {
+        let store = MemoryStore::default();
+        let journal = Journal::start(AnyStore::Memory(store.clone()), Metrics::default());
+        store.fail_next(StoreError::Read { reason: "busy".into() });
+        let failed = journal.append(write("a", 0, 1));
+        assert!(matches!(failed.wait().await, Err(AppendError::Conflict)));
+        journal.append(write("a", 0, 1)).wait().await.unwrap();
         assert!(journal.stopped().is_none());
     }
 

@@ -30,6 +30,7 @@ pub(super) fn tiny() -> SqliteOptions {
         segment_merge_bytes_max: 128,
         pack_slice_bytes: 300,
         pack_slice_entities: 2,
+        message_types_max: 1_000,
     }
 }
 

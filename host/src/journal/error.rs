@@ -26,6 +26,9 @@ pub enum StoreError {
     /// Terminal for this batch; the store is unchanged and goes on.
     #[error("{address} is at another sequence number than {expected}")]
     Conflict { address: Box<Address>, expected: Seq },
+    /// Terminal for this write and those after it of the same entity; the store is unchanged and goes on.
+    #[error("{address} cannot be written after {after}: {reason}")]
+    Refused { address: Box<Address>, after: Seq, reason: Arc<str> },
     /// Terminal until the store is opened again. The batch in which it arose may or may not be stored.
     #[error("the journal stopped after a failed commit: {reason}")]
     Poisoned { reason: Arc<str> },

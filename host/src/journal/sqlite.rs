@@ -37,8 +37,9 @@ use crate::journal::store::{
     Write, deployment_conflict,
 };
 use crate::words::limits::{
-    LIST_PAGE_MAX, PACK_AT_CLOSE_MAX, PACK_SLICE_BYTES, PACK_SLICE_ENTITIES, RECEIPT_SWEEP_EVERY,
-    RECEIPT_SWEEP_ROWS, SEGMENT_BYTES_MAX, SEGMENT_MERGE_BYTES_MAX, TAIL_BYTES_MAX, TAIL_ROWS_MAX,
+    LIST_PAGE_MAX, MESSAGE_TYPES_MAX, PACK_AT_CLOSE_MAX, PACK_RETRY_AFTER, PACK_SLICE_BYTES,
+    PACK_SLICE_ENTITIES, RECEIPT_SWEEP_EVERY, RECEIPT_SWEEP_ROWS, SEGMENT_BYTES_MAX,
+    SEGMENT_MERGE_BYTES_MAX, TAIL_BYTES_MAX, TAIL_ROWS_MAX,
 };
 use crate::words::{Address, Digest, JournalName, Revision, Seq, clock};
 
@@ -52,6 +53,7 @@ pub struct SqliteOptions {
     pub segment_merge_bytes_max: usize,
     pub pack_slice_bytes: usize,
     pub pack_slice_entities: usize,
+    pub message_types_max: usize,
 }
 
 impl Default for SqliteOptions {
@@ -63,6 +65,7 @@ impl Default for SqliteOptions {
             segment_merge_bytes_max: SEGMENT_MERGE_BYTES_MAX,
             pack_slice_bytes: PACK_SLICE_BYTES,
             pack_slice_entities: PACK_SLICE_ENTITIES,
+            message_types_max: MESSAGE_TYPES_MAX,
         }
     }
 }
@@ -75,6 +78,7 @@ struct Inner {
     options: SqliteOptions,
     writer: Mutex<Writer>,
     readers: SqlitePool,
+    listers: SqlitePool,
     index: SyncMutex<Index>,
     types: RwLock<Types>,
     poisoned: OnceLock<Arc<str>>,
@@ -117,6 +121,7 @@ impl SqliteStore {
 /// Packs when there is enough to pack, and forgets receipts that have expired. Ends with the store.
 async fn housekeep(inner: Weak<Inner>, wake: Arc<Notify>) {
     let mut sweep = tokio::time::interval(RECEIPT_SWEEP_EVERY);
+    let mut pack_at = clock::now();
     loop {
         let is_pack = tokio::select! {
             () = wake.notified() => true,
@@ -126,12 +131,17 @@ async fn housekeep(inner: Weak<Inner>, wake: Arc<Notify>) {
         if inner.is_closing() {
             return;
         }
+        // Every commit wakes the packer while there is much to pack.
+        if is_pack && clock::now() < pack_at {
+            continue;
+        }
         let done = match is_pack {
             true => inner.pack(None).await,
             false => inner.sweep_receipts(clock::unix_ms()).await,
         };
         if let Err(error) = done {
-            // The journal is whole, only longer than it could be. The next commit tries again.
+            // The journal is whole, only longer than it could be. A later commit tries again.
+            pack_at = clock::now() + PACK_RETRY_AFTER;
             tracing::warn!(%error, "housekeeping of the journal failed");
         }
     }
@@ -148,6 +158,7 @@ impl Inner {
         options: SqliteOptions,
         writer: Mutex<Writer>,
         readers: SqlitePool,
+        listers: SqlitePool,
         index: Index,
         types: Types,
         lock: File,
@@ -156,6 +167,7 @@ impl Inner {
             options,
             writer,
             readers,
+            listers,
             index: SyncMutex::new(index),
             types: RwLock::new(types),
             poisoned: OnceLock::new(),
@@ -223,6 +235,7 @@ impl Inner {
             tracing::warn!(%error, "the journal was closed without being packed");
         }
         self.readers.close().await;
+        self.listers.close().await;
         // The last connection to close moves the log into the file.
         if let Some(connection) = self.writer.lock().await.connection.take()
             && let Err(error) = connection.close().await

@@ -126,8 +126,13 @@ pub struct DeploymentRecord {
 ///   before the batch would survive the loss of the process and of power.
 /// - A write whose `after` is not the entity's newest sequence number MUST fail the whole batch with
 ///   [`StoreError::Conflict`], and leave the store unchanged.
-/// - After any other error of `commit` the outcome is unknown. The store MUST refuse every later
-///   commit with [`StoreError::Poisoned`] until it is opened again.
+/// - A write that the store cannot take for a reason of its own (its entity's rows are damaged, a
+///   bound is reached) MUST fail the whole batch with [`StoreError::Refused`], which names it.
+/// - `commit` MUST return [`StoreError::Conflict`], [`StoreError::Refused`], [`StoreError::Full`],
+///   [`StoreError::Read`] or [`StoreError::Corrupt`] only if it is certain that nothing of the batch was
+///   stored. The store goes on.
+/// - If the outcome is unknown, `commit` MUST return [`StoreError::Poisoned`], and MUST refuse every later
+///   commit with it until the store is opened again.
 /// - A read that starts after `commit` returned MUST see the batch. Reads MUST NOT wait for commits.
 /// - An event MUST be returned exactly as written, with its number, as long as the entity lives.
 /// - Dropping the future of a read leaves the store as it was. `commit` is called by one task, one

@@ -66,11 +66,17 @@ pub enum DeployError {
     WouldOrphan { journal: JournalName, change: String },
     #[error("{0}")]
     Journal(String),
+    /// The journal is there, but not as it was written.
+    #[error("{0}")]
+    Damaged(String),
 }
 
 impl From<StoreError> for DeployError {
     fn from(error: StoreError) -> Self {
-        Self::Journal(error.to_string())
+        match error {
+            StoreError::Corrupt { .. } => Self::Damaged(error.to_string()),
+            error => Self::Journal(error.to_string()),
+        }
     }
 }
 

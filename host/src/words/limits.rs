@@ -140,22 +140,43 @@ pub const SNAPSHOTS_KEPT: usize = 2;
 /// Entities whose newest sequence number is kept in memory, hot or not.
 pub const KNOWN_ENTITIES_MAX: usize = 131_072;
 /// Events that wait, in commit order, to be packed by entity.
-pub const TAIL_ROWS_MAX: usize = 32_768;
+/// The more there are, the more events of an entity share a segment's page: packing writes at least
+/// a page for each entity. A start scans those that a crash left.
+pub const TAIL_ROWS_MAX: usize = 131_072;
 pub const TAIL_BYTES_MAX: usize = 32 * MIB;
 /// A pack of events of one entity.
 pub const SEGMENT_BYTES_MAX: usize = 64 * KIB;
 pub const SEGMENT_MERGE_BYTES_MAX: usize = 16 * KIB;
 pub const SEGMENT_MERGE_EVENTS_MAX: u64 = 64;
+/// A segment up to this size is rewritten with whatever follows: its page is written anyway.
+pub const SEGMENT_SMALL_BYTES: usize = KIB;
 /// What the packer writes in one transaction, between two commits.
 pub const PACK_SLICE_BYTES: usize = 512 * KIB;
 pub const PACK_SLICE_ENTITIES: usize = 512;
 pub const PACK_DELETE_ROWS: i64 = 8_192;
+/// After a round of packing failed.
+pub const PACK_RETRY_AFTER: Duration = Duration::from_secs(30);
 pub const PACK_AT_CLOSE_MAX: Duration = Duration::from_secs(3);
 /// A file up to this size is checked as a whole when it is opened.
 pub const QUICK_CHECK_BYTES_MAX: u64 = 8 * MIB as u64;
 pub const RECEIPT_SWEEP_EVERY: Duration = Duration::from_secs(60);
 pub const RECEIPT_SWEEP_ROWS: i64 = 500;
 pub const JOURNAL_READERS: u32 = 4;
+/// Readers for lists alone: a long scan must not keep an entity from being activated.
+pub const JOURNAL_LIST_READERS: u32 = 2;
+pub const JOURNAL_READER_WAIT_MAX: Duration = Duration::from_secs(10);
+/// Nobody else writes; only a tool that an operator points at the file can make anyone wait.
+pub const JOURNAL_BUSY_WAIT_MAX: Duration = Duration::from_secs(5);
+pub const JOURNAL_SCAN_ROWS: i64 = 8_192;
+pub const JOURNAL_STATEMENTS_KEPT: usize = 512;
+/// Every insert takes so many rows, or more than the smaller number of them, or the rest.
+pub const JOURNAL_INSERT_ROWS_LARGE: usize = 256;
+pub const JOURNAL_INSERT_ROWS_SMALL: usize = 64;
+/// Segments read at first, for they may be large, and then, for they may be small.
+pub const SEGMENTS_READ_FIRST: i64 = 2;
+pub const SEGMENTS_READ_NEXT: i64 = 16;
+/// Names of message types in a store. All are kept in memory.
+pub const MESSAGE_TYPES_MAX: usize = 100_000;
 pub const WAL_CHECKPOINT_PAGES: usize = 4_000;
 pub const LIST_PAGE_DEFAULT: usize = 100;
 pub const LIST_PAGE_MAX: usize = 1_000;

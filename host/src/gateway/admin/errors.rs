@@ -18,6 +18,7 @@ pub fn from_deploy(error: DeployError) -> Status {
         DeployError::UnknownModule(_) | DeployError::UnknownRevision(_) => Status::not_found(text),
         DeployError::WouldOrphan { .. } => Status::failed_precondition(text),
         DeployError::Journal(_) => Status::unavailable(text),
+        DeployError::Damaged(_) => Status::data_loss(text),
     }
 }
 
@@ -25,7 +26,7 @@ pub fn from_store(error: StoreError) -> Status {
     let text = error.to_string();
     match error {
         StoreError::Conflict { .. } => Status::aborted(text),
-        StoreError::Full { .. } => Status::resource_exhausted(text),
+        StoreError::Full { .. } | StoreError::Refused { .. } => Status::resource_exhausted(text),
         StoreError::Poisoned { .. } | StoreError::Read { .. } => Status::unavailable(text),
         StoreError::Corrupt { .. } => Status::data_loss(text),
     }

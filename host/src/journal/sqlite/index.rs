@@ -1,7 +1,7 @@
 //! What is kept in memory of the journal: the newest number of entities that are in use, and where
 //! the events lie that are not packed yet. No I/O.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::journal::store::StoredEvent;
@@ -40,6 +40,8 @@ pub struct Index {
     /// Counts how often `old` was forgotten.
     generation: u64,
     tail: HashMap<i64, Vec<Row>>,
+    /// Entities that cannot be packed. Their rows stay, and count neither as rows nor as bytes.
+    set_aside: HashSet<i64>,
     rows: usize,
     event_bytes: usize,
     newest_off: i64,
@@ -63,6 +65,7 @@ impl Index {
             old: HashMap::new(),
             generation: 0,
             tail: HashMap::new(),
+            set_aside: HashSet::new(),
             rows: 0,
             event_bytes: 0,
             newest_off: 0,
@@ -108,8 +111,9 @@ impl Index {
     }
 
     pub fn append(&mut self, no: i64, mut row: Row) {
-        self.rows += 1;
-        if self.event_bytes + row.bytes > self.event_bytes_max {
+        let is_set_aside = self.set_aside.contains(&no);
+        self.rows += usize::from(!is_set_aside);
+        if is_set_aside || self.event_bytes + row.bytes > self.event_bytes_max {
             row.event = None;
         } else if row.event.is_some() {
             self.event_bytes += row.bytes;
@@ -165,9 +169,28 @@ impl Index {
         }
     }
 
+    /// Packs an entity no more.
+    pub fn set_aside(&mut self, no: i64) {
+        if !self.set_aside.insert(no) {
+            return;
+        }
+        for row in self.tail.get_mut(&no).into_iter().flatten() {
+            self.rows -= 1;
+            if row.event.take().is_some() {
+                self.event_bytes -= row.bytes;
+            }
+        }
+    }
+
+    /// Whose rows must stay in the table.
+    pub fn all_set_aside(&self) -> Vec<i64> {
+        self.set_aside.iter().copied().collect()
+    }
+
     /// What there is to pack: the entities, and the newest offset.
     pub fn unpacked(&self) -> (BTreeSet<i64>, i64) {
-        (self.tail.keys().copied().collect(), self.newest_off)
+        let packable = self.tail.keys().filter(|no| !self.set_aside.contains(no));
+        (packable.copied().collect(), self.newest_off)
     }
 
     pub fn rows(&self) -> usize {
@@ -184,10 +207,12 @@ impl Index {
 pub struct Types {
     numbers: HashMap<Arc<str>, i64>,
     names: HashMap<i64, Arc<str>>,
+    newest: i64,
 }
 
 impl Types {
     pub fn insert(&mut self, name: Arc<str>, number: i64) {
+        self.newest = self.newest.max(number);
         self.numbers.insert(name.clone(), number);
         self.names.insert(number, name);
     }
@@ -201,7 +226,11 @@ impl Types {
     }
 
     pub fn next_number(&self) -> i64 {
-        self.names.keys().max().map_or(1, |newest| newest + 1)
+        self.newest + 1
+    }
+
+    pub fn len(&self) -> usize {
+        self.names.len()
     }
 }
 

@@ -4,7 +4,6 @@ use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{ErrorKind, Read, Seek, Write as _};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
 use sqlx::migrate::{MigrateError, Migrator};
@@ -18,19 +17,21 @@ use crate::journal::error::OpenError;
 use crate::journal::sqlite::fault::{self, Fault};
 use crate::journal::sqlite::index::{Index, Row, Types};
 use crate::journal::sqlite::rows::Statements;
+use crate::journal::sqlite::segment::CHECKSUM_BYTES;
 use crate::journal::sqlite::writer::Writer;
 use crate::journal::sqlite::{Inner, SqliteOptions};
 use crate::words::limits::{
-    JOURNAL_READERS, KNOWN_ENTITIES_MAX, QUICK_CHECK_BYTES_MAX, WAL_CHECKPOINT_PAGES,
+    JOURNAL_BUSY_WAIT_MAX, JOURNAL_LIST_READERS, JOURNAL_READER_WAIT_MAX, JOURNAL_READERS,
+    JOURNAL_SCAN_ROWS, JOURNAL_STATEMENTS_KEPT, KNOWN_ENTITIES_MAX, QUICK_CHECK_BYTES_MAX,
+    WAL_CHECKPOINT_PAGES,
 };
 
 const FILE: &str = "stead.db";
 const LOCK: &str = "stead.lock";
+const LOG: &str = "stead.db-wal";
+/// What the node keeps of deployed modules, in the same directory.
+const COMPILED: &str = "compiled";
 const MAGIC: &[u8; 16] = b"SQLite format 3\0";
-const SCAN_ROWS: i64 = 8_192;
-const STATEMENTS_KEPT: usize = 512;
-/// Nobody else writes; only a tool that an operator points at the file can make anyone wait.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
 
@@ -38,6 +39,7 @@ pub async fn open(data_dir: &Path, options: SqliteOptions) -> Result<Inner, Open
     let lock = lock(data_dir)?;
     let path = data_dir.join(FILE);
     let is_small = check_header(&path)?;
+    refuse_if_emptied(data_dir, &path)?;
     let settings = SqliteConnectOptions::new()
         .filename(&path)
         .create_if_missing(true)
@@ -47,8 +49,8 @@ pub async fn open(data_dir: &Path, options: SqliteOptions) -> Result<Inner, Open
         .synchronous(SqliteSynchronous::Full)
         .foreign_keys(false)
         .pragma("wal_autocheckpoint", WAL_CHECKPOINT_PAGES.to_string())
-        .statement_cache_capacity(STATEMENTS_KEPT)
-        .busy_timeout(BUSY_TIMEOUT)
+        .statement_cache_capacity(JOURNAL_STATEMENTS_KEPT)
+        .busy_timeout(JOURNAL_BUSY_WAIT_MAX)
         .disable_statement_logging();
     let failed = |error| open_error(&path, error);
     let mut connection = settings.connect().await.map_err(failed)?;
@@ -62,21 +64,24 @@ pub async fn open(data_dir: &Path, options: SqliteOptions) -> Result<Inner, Open
         .fetch_one(&mut connection)
         .await
         .map_err(failed)?;
-    let readers = SqlitePoolOptions::new()
-        .max_connections(JOURNAL_READERS)
-        .test_before_acquire(false)
-        .idle_timeout(None)
-        .max_lifetime(None)
-        .connect_with(settings.clone().create_if_missing(false))
-        .await
-        .map_err(failed)?;
+    let pool = |connections| {
+        SqlitePoolOptions::new()
+            .max_connections(connections)
+            .acquire_timeout(JOURNAL_READER_WAIT_MAX)
+            .test_before_acquire(false)
+            .idle_timeout(None)
+            .max_lifetime(None)
+    };
+    let settings = settings.create_if_missing(false);
+    let readers = pool(JOURNAL_READERS).connect_with(settings.clone()).await.map_err(failed)?;
+    let listers = pool(JOURNAL_LIST_READERS).connect_lazy_with(settings);
     let writer = Writer {
         connection: Some(connection),
         statements: Statements::default(),
         next_off,
         next_entity: newest + 1,
     };
-    Ok(Inner::new(options, Mutex::new(writer), readers, index, types, lock))
+    Ok(Inner::new(options, Mutex::new(writer), readers, listers, index, types, lock))
 }
 
 /// Creates the directory if it is missing, and takes its lock. The system lets go of the lock when
@@ -134,6 +139,25 @@ fn check_header(path: &Path) -> Result<bool, OpenError> {
     Ok(bytes > 0 && bytes <= QUICK_CHECK_BYTES_MAX)
 }
 
+/// A new directory has nothing beside its database: SQLite writes a log once there is a database, and
+/// modules are compiled once there is a journal. To take an emptied one as new would hide the loss.
+fn refuse_if_emptied(data_dir: &Path, path: &Path) -> Result<(), OpenError> {
+    let size = |path: &Path| std::fs::metadata(path).ok().map(|metadata| metadata.len());
+    let bytes = size(path);
+    if bytes.unwrap_or(0) > 0 {
+        return Ok(());
+    }
+    if size(&data_dir.join(LOG)).is_some_and(|bytes| bytes > 0) {
+        return Err(corrupt(path, &format!("it is empty or missing, but {LOG} is not")));
+    }
+    let entries = std::fs::read_dir(data_dir.join(COMPILED));
+    let has_modules = entries.is_ok_and(|mut entries| entries.next().is_some());
+    if bytes.is_some() && has_modules {
+        return Err(corrupt(path, &format!("it is empty, but {COMPILED}/ is not")));
+    }
+    Ok(())
+}
+
 /// Looks at every page, so only in small files. In larger ones damage shows when it is read: pages
 /// by their structure, events by their checksums.
 async fn quick_check(connection: &mut SqliteConnection, path: &Path) -> Result<(), OpenError> {
@@ -189,11 +213,12 @@ async fn scan_tail(
     loop {
         let text: Option<String> = sqlx::query_scalar(
             "SELECT group_concat(off || ' ' || entity || ' ' || seq || ' ' || bytes, ';') FROM \
-             (SELECT off, entity, seq, length(data) bytes FROM journal WHERE off > ? \
+             (SELECT off, entity, seq, max(length(data) - ?, 0) bytes FROM journal WHERE off > ? \
               ORDER BY off LIMIT ?)",
         )
+        .bind(CHECKSUM_BYTES as i64)
         .bind(last)
-        .bind(SCAN_ROWS)
+        .bind(JOURNAL_SCAN_ROWS)
         .fetch_one(&mut *connection)
         .await
         .map_err(|error| open_error(path, error))?;

@@ -15,10 +15,9 @@ use crate::journal::sqlite::read::{get, packed, tail_events};
 use crate::journal::sqlite::segment::{Encoder, Packed, Segment};
 use crate::journal::sqlite::{Inner, SqliteOptions};
 use crate::words::clock::{self, Instant};
-use crate::words::limits::{PACK_DELETE_ROWS, SEGMENT_MERGE_EVENTS_MAX, TAIL_ROWS_MAX};
-
-/// A segment up to this size is rewritten with whatever follows: its page is written anyway.
-const SMALL_SEGMENT_BYTES: usize = 1024;
+use crate::words::limits::{
+    PACK_DELETE_ROWS, SEGMENT_MERGE_EVENTS_MAX, SEGMENT_SMALL_BYTES, TAIL_ROWS_MAX,
+};
 
 /// What is left of a round.
 pub struct Round {
@@ -67,12 +66,19 @@ impl Inner {
         let mut segments = Vec::new();
         let mut done = Vec::new();
         for (no, rows) in slice {
-            let events = packed(self, tail_events(self, no, rows).await?)?;
-            let Some(last) = events.last().map(|(seq, _)| *seq) else {
-                return Err(damaged(format!("the rows of entity {no} are gone")));
-            };
-            done.push((no, last));
-            segments.extend(join(&self.options, no, newest.get(&no), events)?);
+            match self.pack_entity(no, newest.get(&no), rows).await {
+                Ok((last, new)) => {
+                    done.push((no, last));
+                    segments.extend(new);
+                }
+                // The others are packed all the same, and its rows stay where they are.
+                Err(StoreError::Corrupt { reason }) => {
+                    tracing::error!(entity = no, %reason, "a damaged entity cannot be packed");
+                    round.forget(no);
+                    self.index().set_aside(no);
+                }
+                Err(error) => return Err(error),
+            }
         }
         if !segments.is_empty() {
             self.write_segments(&segments).await?;
@@ -82,6 +88,20 @@ impl Inner {
             index.packed(no, last);
         }
         Ok(true)
+    }
+
+    /// The segments that hold these rows, and the number of the last event.
+    async fn pack_entity(
+        &self,
+        no: i64,
+        newest: Option<&Newest>,
+        rows: Vec<super::index::Row>,
+    ) -> Result<(u64, Vec<Segment>), StoreError> {
+        let events = packed(self, tail_events(self, no, rows).await?)?;
+        let Some(last) = events.last().map(|(seq, _)| *seq) else {
+            return Err(damaged(format!("the rows of entity {no} are gone")));
+        };
+        Ok((last, join(&self.options, no, newest, events)?))
     }
 
     fn take_slice(&self, round: &mut Round) -> HashMap<i64, Vec<super::index::Row>> {
@@ -139,14 +159,34 @@ impl Inner {
 
     /// Deletes some rows of a round whose events are all in segments. False if there are none left.
     pub async fn delete_slice(&self, round: &Round) -> Result<bool, StoreError> {
-        let oldest: Option<i64> = sqlx::query_scalar("SELECT min(off) FROM journal")
-            .fetch_one(&self.readers)
-            .await
-            .map_err(fault::read)?;
+        let spared: Vec<String> =
+            self.index().all_set_aside().iter().map(|no| no.to_string()).collect();
+        let spared = format!("[{}]", spared.join(","));
+        let oldest: Option<i64> = sqlx::query_scalar(
+            "SELECT off FROM journal WHERE entity NOT IN (SELECT value FROM json_each(?)) \
+             ORDER BY off LIMIT 1",
+        )
+        .bind(&spared)
+        .fetch_optional(&self.readers)
+        .await
+        .map_err(fault::read)?;
         let Some(oldest) = oldest.filter(|oldest| *oldest <= round.cut) else { return Ok(false) };
         let end = round.cut.min(oldest.saturating_add(PACK_DELETE_ROWS - 1));
-        self.write_one(sqlx::query("DELETE FROM journal WHERE off <= ?").bind(end)).await?;
+        let delete = sqlx::query(
+            "DELETE FROM journal WHERE off <= ? \
+             AND entity NOT IN (SELECT value FROM json_each(?))",
+        );
+        self.write_one(delete.bind(end).bind(spared)).await?;
         Ok(true)
+    }
+}
+
+impl Round {
+    fn forget(&mut self, no: i64) {
+        if self.entities.first() == Some(&no) {
+            self.begun = 0;
+        }
+        self.entities.remove(&no);
     }
 }
 
@@ -199,5 +239,5 @@ fn is_joined(options: &SqliteOptions, newest: &Newest, new_bytes: usize) -> bool
     let events = newest.segment.seq_last - newest.segment.seq_first + 1;
     let is_mergeable =
         newest.bytes <= options.segment_merge_bytes_max && events < SEGMENT_MERGE_EVENTS_MAX;
-    is_mergeable && (newest.bytes <= SMALL_SEGMENT_BYTES || newest.bytes <= 2 * new_bytes)
+    is_mergeable && (newest.bytes <= SEGMENT_SMALL_BYTES || newest.bytes <= 2 * new_bytes)
 }

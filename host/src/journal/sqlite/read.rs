@@ -3,21 +3,19 @@
 //! A read looks at the index in memory and at the database. Meanwhile the packer may move rows from
 //! the tail into segments, so a read that finds the index changed in between starts again.
 
-use sqlx::Row as _;
+use sqlx::{Row as _, SqliteConnection, SqliteExecutor};
 
 use crate::journal::error::StoreError;
 use crate::journal::sqlite::Inner;
 use crate::journal::sqlite::fault::{self, damaged};
-use crate::journal::sqlite::index::{Known, Row};
+use crate::journal::sqlite::index::{Known, Mark, Row};
 use crate::journal::sqlite::segment::{Packed, Segment, unseal};
 use crate::journal::store::{
     EntityFilter, EntityPage, EntitySummary, EventPage, Loaded, Receipt, Snapshot, StoredEvent,
 };
+use crate::words::limits::{SEGMENTS_READ_FIRST, SEGMENTS_READ_NEXT, SNAPSHOTS_KEPT};
 use crate::words::{Address, EntityId, JournalName, Message, Seq};
 
-/// Segments read at first, for they may be large, and then, for they may be small.
-const SEGMENTS_FIRST: i64 = 2;
-const SEGMENTS_NEXT: i64 = 16;
 /// Greater than every id: no UTF-8 text has this byte.
 const AFTER_ALL_IDS: u8 = 0xff;
 
@@ -27,27 +25,54 @@ const RESOLVE: &str = "SELECT no, coalesce((SELECT seq_last FROM segment WHERE e
 /// The number of an entity and of its newest event.
 pub async fn resolve(inner: &Inner, address: &Address) -> Result<Known, StoreError> {
     loop {
-        let mark = {
-            let mut index = inner.index();
-            if let Some(known) = index.known(address) {
-                return Ok(known);
-            }
-            index.mark()
+        let mark = match known(inner, address) {
+            Ok(known) => return Ok(known),
+            Err(mark) => mark,
         };
-        let row = sqlx::query(RESOLVE)
-            .bind(address.journal.as_str())
-            .bind(address.id.as_str().as_bytes())
-            .fetch_optional(&inner.readers)
-            .await
-            .map_err(fault::read)?;
-        let found = match row {
-            Some(row) => Known { no: get(&row, 0)?, seq: get::<i64>(&row, 1)? as u64 },
-            None => Known::ABSENT,
-        };
+        let found = look_up(&inner.readers, address).await?;
         // Each round means that the packer has finished a slice: this ends.
         if let Some(known) = inner.index().learn(address, mark, found) {
             return Ok(known);
         }
+    }
+}
+
+/// The same, on the connection that writes: a commit must not wait for readers.
+pub async fn resolve_on(
+    connection: &mut SqliteConnection,
+    inner: &Inner,
+    address: &Address,
+) -> Result<Known, StoreError> {
+    loop {
+        let mark = match known(inner, address) {
+            Ok(known) => return Ok(known),
+            Err(mark) => mark,
+        };
+        let found = look_up(&mut *connection, address).await?;
+        if let Some(known) = inner.index().learn(address, mark, found) {
+            return Ok(known);
+        }
+    }
+}
+
+fn known(inner: &Inner, address: &Address) -> Result<Known, Mark> {
+    let mut index = inner.index();
+    index.known(address).ok_or_else(|| index.mark())
+}
+
+async fn look_up(
+    executor: impl SqliteExecutor<'_>,
+    address: &Address,
+) -> Result<Known, StoreError> {
+    let row = sqlx::query(RESOLVE)
+        .bind(address.journal.as_str())
+        .bind(address.id.as_str().as_bytes())
+        .fetch_optional(executor)
+        .await
+        .map_err(fault::read)?;
+    match row {
+        Some(row) => Ok(Known { no: get(&row, 0)?, seq: get::<i64>(&row, 1)? as u64 }),
+        None => Ok(Known::ABSENT),
     }
 }
 
@@ -57,27 +82,34 @@ pub async fn load(inner: &Inner, address: &Address, at: Option<Seq>) -> Result<L
         return Ok(Loaded::default());
     }
     let newest = at.map_or(known.seq, |at| at.0.min(known.seq));
-    let row = sqlx::query(
+    let rows = sqlx::query(
         "SELECT seq, type, data FROM snapshot WHERE entity = ? AND seq <= ? \
-         ORDER BY seq DESC LIMIT 1",
+         ORDER BY seq DESC LIMIT ?",
     )
     .bind(known.no)
     .bind(newest as i64)
-    .fetch_optional(&inner.readers)
+    .bind(SNAPSHOTS_KEPT as i64)
+    .fetch_all(&inner.readers)
     .await
     .map_err(fault::read)?;
-    let snapshot = match row {
-        Some(row) => {
-            let (seq, type_no): (i64, i64) = (get(&row, 0)?, get(&row, 1)?);
-            let key = [known.no as u64, seq as u64, type_no as u64];
-            let data = unseal(&key, get(&row, 2)?)
-                .map_err(|_| damaged(format!("snapshot {seq} of {address}")))?;
-            let state = Message { type_name: type_name(inner, type_no)?, data };
-            Some(Snapshot { seq: Seq(seq as u64), state })
+    // A snapshot only saves time: the events tell the same.
+    let intact = |row| match snapshot(inner, known.no, row) {
+        Ok(snapshot) => Some(snapshot),
+        Err(error) => {
+            tracing::error!(%address, %error, "a snapshot is left aside");
+            None
         }
-        None => None,
     };
-    Ok(Loaded { snapshot, seq: Seq(known.seq) })
+    Ok(Loaded { snapshot: rows.iter().find_map(intact), seq: Seq(known.seq) })
+}
+
+fn snapshot(inner: &Inner, no: i64, row: &sqlx::sqlite::SqliteRow) -> Result<Snapshot, StoreError> {
+    let (seq, type_no): (i64, i64) = (get(row, 0)?, get(row, 1)?);
+    let key = [no as u64, seq as u64, type_no as u64];
+    let data = unseal(&key, get(row, 2)?)
+        .map_err(|_| damaged(format!("snapshot {seq} of entity {no}")))?;
+    let state = Message { type_name: type_name(inner, type_no)?, data };
+    Ok(Snapshot { seq: Seq(seq as u64), state })
 }
 
 pub async fn events(
@@ -104,9 +136,11 @@ pub async fn events(
         if first.is_none_or(|first| page.next < first) {
             page.segments(inner, known.no, address).await?;
         }
+        let tail_last = tail.last().map(|row| row.seq);
         page.tail(inner, known.no, tail).await?;
-        // The rows of the tail were bounded as the page is, so it ends here or at the newest event.
-        if page.is_full() || page.next > head {
+        // The rows of the tail were bounded too, so the page may end with them before it is full.
+        let is_tail_done = tail_last.is_some_and(|last| page.next > last);
+        if page.is_full() || is_tail_done || page.next > head {
             let more = page.next <= head;
             return Ok(EventPage { events: page.events, more });
         }
@@ -141,7 +175,7 @@ impl Page {
         no: i64,
         address: &Address,
     ) -> Result<(), StoreError> {
-        let mut segments = SEGMENTS_FIRST;
+        let mut segments = SEGMENTS_READ_FIRST;
         while !self.is_full() {
             let rows = sqlx::query(
                 "SELECT seq_first, seq_last, data FROM segment WHERE entity = ?1 AND seq_first >= \
@@ -150,7 +184,7 @@ impl Page {
             )
             .bind(no)
             .bind(self.next as i64)
-            .bind(std::mem::replace(&mut segments, SEGMENTS_NEXT))
+            .bind(std::mem::replace(&mut segments, SEGMENTS_READ_NEXT))
             .fetch_all(&inner.readers)
             .await
             .map_err(fault::read)?;
@@ -336,7 +370,7 @@ async fn entity_rows(
                     .bind(from.as_slice().max(prefix))
                     .bind(end_of_prefix(prefix))
                     .bind(limit as i64)
-                    .fetch_all(&inner.readers)
+                    .fetch_all(&inner.listers)
                     .await
             }
             None => {
@@ -350,7 +384,7 @@ async fn entity_rows(
                     .bind(prefix.len() as i64)
                     .bind(prefix)
                     .bind(limit as i64)
-                    .fetch_all(&inner.readers)
+                    .fetch_all(&inner.listers)
                     .await
             }
         };

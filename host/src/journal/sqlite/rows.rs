@@ -7,9 +7,9 @@ use std::sync::Arc;
 use sqlx::sqlite::SqliteArguments;
 use sqlx::{Arguments, AssertSqlSafe, Encode, Sqlite, SqliteConnection, Type};
 
-/// Every statement takes this many rows, or more than [`SMALL`] of them, or the rest.
-const LARGE: usize = 256;
-const SMALL: usize = 64;
+use crate::words::limits::{
+    JOURNAL_INSERT_ROWS_LARGE as LARGE, JOURNAL_INSERT_ROWS_SMALL as SMALL,
+};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Table {

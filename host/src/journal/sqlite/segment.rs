@@ -9,7 +9,7 @@ use flate2::Crc;
 
 const VERSION: u8 = 1;
 const HEADER_BYTES: usize = 5;
-const CHECKSUM_BYTES: usize = 4;
+pub const CHECKSUM_BYTES: usize = 4;
 
 /// An event as it is stored: its type is a number in `message_type`.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -2,6 +2,7 @@
 
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::Path;
+use std::time::Duration;
 
 use tempfile::TempDir;
 
@@ -10,8 +11,9 @@ use crate::journal::error::{AppendError, OpenError, StoreError};
 use crate::journal::sqlite::{SqliteOptions, SqliteStore};
 use crate::journal::store::{Receipt, Store, StoredEvent, Write};
 use crate::journal::{AnyStore, Journal};
+use crate::words::limits::JOURNAL_READERS;
 use crate::words::telemetry::Metrics;
-use crate::words::{Address, Seq, clock};
+use crate::words::{Address, Message, Seq, clock};
 
 async fn open(dir: &Path) -> SqliteStore {
     SqliteStore::open_with(dir, tiny()).await.unwrap()
@@ -289,6 +291,119 @@ async fn commits_go_on_while_the_packer_works() {
     store.close().await;
     let store = open(dir.path()).await;
     assert_eq!(read(&store, "b").await.unwrap().len(), 600);
+}
+
+#[tokio::test]
+async fn a_commit_does_not_wait_for_readers() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).await;
+    let mut busy = Vec::new();
+    for _ in 0..JOURNAL_READERS {
+        busy.push(store.0.readers.acquire().await.unwrap());
+    }
+    let batch = [write("a", 0, 1)];
+    let commit = tokio::time::timeout(Duration::from_secs(5), store.commit(&batch));
+    commit.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_damaged_snapshot_is_left_aside() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).await;
+    for after in 0..2 {
+        let snapshot = Some(event(format!("state {after}")));
+        store.commit(&[Write { snapshot, ..write("a", after, 1) }]).await.unwrap();
+    }
+    let address = Address::new("carts", "a");
+    let newest = async |store: &SqliteStore| {
+        let loaded = store.load(&address, None).await.unwrap();
+        assert_eq!(loaded.seq, Seq(2));
+        loaded.snapshot.map(|snapshot| snapshot.seq)
+    };
+    assert_eq!(newest(&store).await, Some(Seq(2)));
+    store.meddle("UPDATE snapshot SET data = x'0102030405' WHERE seq = 2").await;
+    assert_eq!(newest(&store).await, Some(Seq(1)));
+    store.meddle("UPDATE snapshot SET data = x'0102030405'").await;
+    assert_eq!(newest(&store).await, None);
+}
+
+#[tokio::test]
+async fn a_damaged_row_keeps_nobody_else_from_being_packed() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).await;
+    store.commit(&[write("a", 0, 9), write("victim", 0, 9), write("b", 0, 9)]).await.unwrap();
+    store.meddle("UPDATE journal SET data = x'0102030405' WHERE entity = 2 AND seq = 5").await;
+    // What is in memory is intact, so it is opened anew.
+    let crashed = copy(dir.path());
+    let store = open(crashed.path()).await;
+    store.pack_now().await;
+    assert_eq!(store.0.index().rows(), 0);
+    let rows = async |store: &SqliteStore| -> Vec<(i64, i64)> {
+        let rows = sqlx::query_as("SELECT entity, count(*) FROM journal GROUP BY entity");
+        rows.fetch_all(&store.0.readers).await.unwrap()
+    };
+    assert_eq!(rows(&store).await, [(2, 9)]);
+    store.commit(&[write("victim", 9, 1), write("b", 9, 1)]).await.unwrap();
+    store.pack_now().await;
+    assert_eq!(rows(&store).await, [(2, 10)]);
+    assert_eq!(read(&store, "a").await.unwrap().len(), 9);
+    assert_eq!(read(&store, "b").await.unwrap().len(), 10);
+    assert!(matches!(read(&store, "victim").await, Err(StoreError::Corrupt { .. })));
+}
+
+#[tokio::test]
+async fn pages_of_tiny_events_end_without_a_gap_after_reopening() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).await;
+    let tiny_event = Message::new("E", bytes::Bytes::new());
+    let events = vec![tiny_event; 3_000];
+    store.commit(&[Write { events, ..write("a", 0, 0) }]).await.unwrap();
+    let crashed = copy(dir.path());
+    let store = open(crashed.path()).await;
+    let (mut next, mut more) = (1, true);
+    while more {
+        let page =
+            store.events(&Address::new("carts", "a"), Seq(next), 10_000, 1_000).await.unwrap();
+        assert_eq!(page.events[0].seq, Seq(next));
+        next += page.events.len() as u64;
+        more = page.more;
+    }
+    assert_eq!(next, 3_001);
+}
+
+#[tokio::test]
+async fn one_message_type_too_many_refuses_its_write_only() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = SqliteOptions { message_types_max: 3, ..tiny() };
+    let store = SqliteStore::open_with(dir.path(), options).await.unwrap();
+    let typed = |id, after, name: &str| Write {
+        events: vec![Message::new(name, bytes::Bytes::new())],
+        ..write(id, after, 0)
+    };
+    let batch = [typed("a", 0, "A"), typed("a", 1, "B"), typed("b", 0, "C")];
+    store.commit(&batch).await.unwrap();
+    let batch = [typed("b", 1, "A"), typed("a", 2, "D")];
+    match store.commit(&batch).await {
+        Err(StoreError::Refused { address, after, .. }) => {
+            assert_eq!((*address, after), (Address::new("carts", "a"), Seq(2)));
+        }
+        other => panic!("{other:?}"),
+    }
+    store.commit(&batch[..1]).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_emptied_database_is_not_taken_as_a_new_one() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("stead.db"), "").unwrap();
+    std::fs::create_dir(dir.path().join("compiled")).unwrap();
+    std::fs::write(dir.path().join("compiled/module"), "code").unwrap();
+    assert!(matches!(refused(dir.path()).await, OpenError::Corrupt { .. }));
+    std::fs::remove_dir_all(dir.path().join("compiled")).unwrap();
+    std::fs::write(dir.path().join("stead.db-wal"), "log").unwrap();
+    assert!(matches!(refused(dir.path()).await, OpenError::Corrupt { .. }));
+    std::fs::remove_file(dir.path().join("stead.db-wal")).unwrap();
+    open(dir.path()).await;
 }
 
 #[tokio::test]

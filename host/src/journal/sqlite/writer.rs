@@ -1,6 +1,6 @@
 //! The one connection that writes.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use sqlx::{Connection, SqliteConnection};
@@ -41,7 +41,9 @@ impl Inner {
     pub async fn commit(&self, batch: &[Write]) -> Result<(), StoreError> {
         let mut writer = self.writer.lock().await;
         self.refuse_if_poisoned()?;
-        let heads = self.check(batch).await?;
+        let Some(connection) = &mut writer.connection else { return Err(self.closed()) };
+        let heads = self.check(connection, batch).await?;
+        self.check_types(batch)?;
         let first_off = writer.next_off;
         let draft = self.draft(&mut writer, batch, heads);
         let tables: Vec<Rows> = draft.tables.into_iter().filter(|rows| !rows.is_empty()).collect();
@@ -70,13 +72,18 @@ impl Inner {
     }
 
     /// The entities of a batch, if every write follows what is stored and what is before it.
-    async fn check(&self, batch: &[Write]) -> Result<HashMap<Address, Known>, StoreError> {
+    async fn check(
+        &self,
+        connection: &mut SqliteConnection,
+        batch: &[Write],
+    ) -> Result<HashMap<Address, Known>, StoreError> {
         let mut heads = HashMap::with_capacity(batch.len());
         for write in batch {
             let head = match heads.get_mut(&write.address) {
                 Some(head) => head,
                 None => {
-                    let known = read::resolve(self, &write.address).await?;
+                    let known = read::resolve_on(connection, self, &write.address).await;
+                    let known = known.map_err(|error| refused(write, error))?;
                     heads.entry(write.address.clone()).or_insert(known)
                 }
             };
@@ -87,6 +94,29 @@ impl Inner {
             head.seq += write.events.len() as u64;
         }
         Ok(heads)
+    }
+
+    /// Every name stays in memory, and is chosen by guests.
+    fn check_types(&self, batch: &[Write]) -> Result<(), StoreError> {
+        let types = self.types();
+        let names = batch.iter().map(|write| write.events.len() + 1).sum::<usize>();
+        if types.len() + names <= self.options.message_types_max {
+            return Ok(());
+        }
+        let mut new = HashSet::new();
+        for write in batch {
+            for message in write.events.iter().chain(&write.snapshot) {
+                let name = &*message.type_name;
+                let is_new = types.number(name).is_none() && new.insert(name);
+                if is_new && types.len() + new.len() > self.options.message_types_max {
+                    let max = self.options.message_types_max;
+                    let reason =
+                        format!("{name} would be one more than the {max} message types of a store");
+                    return Err(refusal(write, reason.into()));
+                }
+            }
+        }
+        Ok(())
     }
 
     fn draft(
@@ -244,6 +274,18 @@ impl Inner {
         .await
         .map_err(drop)?;
         Ok(newest.unwrap_or(0) < first_off && same.is_none())
+    }
+}
+
+fn refusal(write: &Write, reason: Arc<str>) -> StoreError {
+    StoreError::Refused { address: Box::new(write.address.clone()), after: write.after, reason }
+}
+
+/// Damage where an entity lies refuses its writes only.
+fn refused(write: &Write, error: StoreError) -> StoreError {
+    match error {
+        StoreError::Corrupt { reason } => refusal(write, reason),
+        other => other,
     }
 }
 

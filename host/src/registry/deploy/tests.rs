@@ -1,5 +1,6 @@
 use super::*;
 use crate::journal::memory::MemoryStore;
+use crate::journal::sqlite::SqliteStore;
 use crate::journal::{AnyStore, Write};
 use crate::registry::plan::Action;
 use crate::registry::testing::{component, describe};
@@ -272,6 +273,25 @@ async fn a_module_that_cannot_be_loaded_is_left_out_and_told() {
     host.deploy(host.upload(&[("t.B", "b")]).await).await.unwrap();
     assert_eq!(host.registry.live().broken[0].0, bad);
     assert_eq!(host.registry.revisions().await.unwrap()[1].modules.len(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_module_that_is_damaged_in_the_journal_is_left_out_and_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = AnyStore::Sqlite(SqliteStore::open(dir.path()).await.unwrap());
+    let journal = Journal::start(store, Metrics::default());
+    let digest = Digest::of(b"as it was written");
+    let record = ModuleRecord { digest, name: "bad".into(), bytes: 6, uploaded_at_ms: 0 };
+    journal.put_module(&record, &Bytes::from_static(b"rotten")).await.unwrap();
+    let record = DeploymentRecord {
+        revision: Revision(1),
+        modules: vec![digest],
+        created_at_ms: 0,
+        note: String::new(),
+    };
+    journal.put_deployment(&record).await.unwrap();
+    let registry = Registry::open(engine(), journal).await.unwrap();
+    assert_eq!(registry.live().broken[0].0, digest);
 }
 
 #[tokio::test(flavor = "multi_thread")]
