@@ -37,7 +37,6 @@ const CLOCKS: &[&str] = &["Instant::now()", "SystemTime::now()"];
 
 /// Bounds that are not the host's to set: file, constant, and why it stays there.
 const BOUNDS_ALLOWED: &[(&str, &str, &str)] = &[
-    ("journal/sqlite/open.rs", "BUSY_TIMEOUT", "between SQLite and an operator's own tools"),
     ("registry/shape.rs", "DEPTH_MAX", "protobuf's"),
     ("cli/examples.rs", "SERVICES_SHOWN_MAX", "what fits on a terminal"),
 ];
