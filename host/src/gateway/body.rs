@@ -3,6 +3,7 @@
 //! Nearly all answers are one piece of bytes, so that is what the type is; only streams are boxed.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -11,6 +12,7 @@ use http_body::{Frame, SizeHint};
 use http_body_util::BodyExt;
 use http_body_util::combinators::UnsyncBoxBody;
 
+use crate::gateway::budget::{self, Budget};
 use crate::words::Status;
 
 pub struct Body(Kind);
@@ -45,6 +47,17 @@ impl Body {
     /// A framed gRPC message that succeeded.
     pub fn grpc_ok(message: Bytes) -> Self {
         Self(Kind::GrpcOk { message: Some(message), ended: false })
+    }
+
+    /// The same, counted against a budget until it has been sent. Streams have bounds of their own.
+    pub fn covered(self, budget: &Arc<Budget>) -> Result<Self, Status> {
+        let cover =
+            |bytes: Option<Bytes>| bytes.map(|bytes| budget::cover(budget, bytes)).transpose();
+        Ok(Self(match self.0 {
+            Kind::Full(bytes) => Kind::Full(cover(bytes)?),
+            Kind::GrpcOk { message, ended } => Kind::GrpcOk { message: cover(message)?, ended },
+            stream @ Kind::Stream(_) => stream,
+        }))
     }
 
     /// Whether the answer goes on after the request's handler has returned.

@@ -1,10 +1,15 @@
-//! What the bodies of a port's requests may take in memory, all together.
+//! What the bodies of a port's requests, and those of its answers, may take in memory, all together.
 //!
-//! The entities have a bound of their own, but it counts a command only once its body is complete.
+//! The entities have a bound of their own, but it counts a command only from when its body is
+//! complete until it is answered. A client that reads its answers slowly, or not at all, holds them
+//! for longer.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-use crate::words::Status;
+use bytes::Bytes;
+
+use crate::words::{Status, limits};
 
 /// On cache lines of its own: every request with a body writes to it.
 #[repr(align(128))]
@@ -57,9 +62,58 @@ impl Drop for Held<'_> {
     }
 }
 
+/// Bytes of an answer, counted for as long as anybody holds them: the response, hyper's buffers.
+struct Counted {
+    bytes: Bytes,
+    budget: Arc<Budget>,
+}
+
+impl AsRef<[u8]> for Counted {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.budget.bytes.fetch_sub(self.bytes.len(), Relaxed);
+    }
+}
+
+/// Counts an answer until it has been sent, unless there are too many of them. Small ones are left
+/// out: the bounds on connections and streams are enough for them.
+pub fn cover(budget: &Arc<Budget>, bytes: Bytes) -> Result<Bytes, Status> {
+    if bytes.len() < limits::SMALL_ANSWER_BYTES {
+        return Ok(bytes);
+    }
+    let before = budget.bytes.fetch_add(bytes.len(), Relaxed);
+    let counted = Counted { bytes, budget: budget.clone() };
+    if before.saturating_add(counted.bytes.len()) <= budget.bytes_max {
+        return Ok(Bytes::from_owner(counted));
+    }
+    Err(Status::resource_exhausted(
+        "too many answers wait for clients to read them; the command was run, so retry it only with \
+         its idempotency key",
+    ))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_answer_counts_until_its_last_holder_lets_go() {
+        let size = limits::SMALL_ANSWER_BYTES;
+        let budget = Arc::new(Budget::new(size));
+        let answer = || Bytes::from(vec![0; size]);
+        let held = cover(&budget, answer()).unwrap();
+        let part = held.slice(1..2);
+        drop(held);
+        assert_eq!(cover(&budget, answer()).unwrap_err().http_status(), 429);
+        cover(&budget, Bytes::from_static(b"small")).unwrap();
+        drop(part);
+        cover(&budget, answer()).unwrap();
+    }
 
     #[test]
     fn what_is_held_comes_back() {

@@ -75,7 +75,11 @@ async fn identified<B: Backend>(edge: &Edge<B>, request: Request<Incoming>) -> R
             }
         }
         let (parts, body) = request.into_parts();
-        unary(edge, &parts, body, request_id).await
+        let (head, body) = unary(edge, &parts, body, request_id).await.into_parts();
+        match body.covered(&edge.answers) {
+            Ok(body) => Response::from_parts(head, body),
+            Err(status) => refused(&parts, &status),
+        }
     };
     let mut response = match span.is_disabled() {
         true => answer.await,
@@ -85,6 +89,13 @@ async fn identified<B: Backend>(edge: &Edge<B>, request: Request<Incoming>) -> R
         response.headers_mut().insert(X_REQUEST_ID, value);
     }
     response
+}
+
+fn refused(parts: &Parts, status: &Status) -> Response<Body> {
+    match Protocol::of(Head::read(&parts.headers).content_type) {
+        Protocol::Grpc | Protocol::GrpcWeb { .. } => error::grpc(status),
+        Protocol::Http(_) | Protocol::Unknown => error::json(status),
+    }
 }
 
 async fn unary<B: Backend>(

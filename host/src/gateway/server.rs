@@ -66,6 +66,7 @@ pub struct Edge<B> {
     pub options: ServerOptions,
     pub cors: Option<Cors>,
     pub bodies: Budget,
+    pub answers: Arc<Budget>,
     http: auto::Builder<TokioExecutor>,
     shutdown: CancellationToken,
 }
@@ -82,6 +83,7 @@ pub async fn serve<B: Backend>(
         backend,
         cors: Cors::new(&options.cors),
         bodies: Budget::new(options.request_bodies_bytes_max),
+        answers: Arc::new(Budget::new(limits::ANSWERS_BYTES_MAX)),
         http: protocols(),
         shutdown: shutdown.clone(),
         options,

@@ -192,6 +192,9 @@ pub const CLIENT_UPLOAD_CHUNK_BYTES: usize = 64 * KIB;
 pub const BODY_BYTES_MAX: usize = 4 * MIB;
 /// Bodies of requests that have arrived, in part or as a whole, and are not answered yet.
 pub const REQUEST_BODIES_BYTES_MAX: usize = 256 * MIB;
+/// Answers that clients have not read yet, all together; those below the second bound do not count.
+pub const ANSWERS_BYTES_MAX: usize = 256 * MIB;
+pub const SMALL_ANSWER_BYTES: usize = 16 * KIB;
 pub const HEADERS_MAX: usize = 100;
 pub const HEADER_BYTES_MAX: usize = 16 * KIB;
 pub const CONNECTIONS_MAX: usize = 20_000;
