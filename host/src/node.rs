@@ -1,6 +1,7 @@
 //! Floor 9: a node, assembled in reading order.
 
 mod banner;
+mod files;
 mod ports;
 mod process;
 
@@ -18,8 +19,9 @@ use crate::gateway::admin::{About, Admin, AdminBackend, Readiness};
 use crate::gateway::server::{self, ServerOptions};
 use crate::gateway::services::Services;
 use crate::gateway::tls;
-use crate::journal::sqlite::SqliteStore;
+use crate::journal::sqlite::{self, SqliteStore};
 use crate::journal::{AnyStore, Journal};
+use crate::node::files::Watched;
 use crate::node::process::Signals;
 use crate::registry::Registry;
 use crate::wasm::Engine;
@@ -51,6 +53,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let end = tokio::select! {
         name = signals.next() => End::Told(name),
         reason = node.admin.journal.failed() => End::JournalFailed(reason),
+        reason = node.database.gone() => End::JournalFailed(reason.into()),
         reason = node.services_port.ended() => End::PortEnded("services", reason),
         reason = node.admin_port.ended() => End::PortEnded("admin", reason),
     };
@@ -95,6 +98,7 @@ enum End {
 /// Everything that runs.
 struct Node {
     admin: Admin,
+    database: Watched,
     services_port: Port,
     admin_port: Port,
 }
@@ -114,6 +118,7 @@ impl Node {
         let tls = config.tls.as_ref().map(tls::load).transpose()?;
 
         let store = SqliteStore::open(&data_dir).await?;
+        let database = Watched::new(data_dir.join(sqlite::FILE))?;
         let journal = Journal::start(AnyStore::Sqlite(store), metrics.clone());
         phases.done("journal");
 
@@ -187,12 +192,12 @@ impl Node {
         }
         banner::print(config, &addresses, &admin);
         phases.total();
-        Ok(Self { admin, services_port, admin_port })
+        Ok(Self { admin, database, services_port, admin_port })
     }
 
     /// Lets the work in hand end, and leaves everything on disk.
     async fn stop(self) {
-        let Self { admin, services_port, admin_port } = self;
+        let Self { admin, services_port, admin_port, .. } = self;
         admin.readiness.drain();
         services_port.stop.cancel();
         let drained = tokio::time::timeout(limits::DRAIN_MAX, admin.entities.drain()).await;
@@ -207,7 +212,7 @@ impl Node {
 
     /// Nothing can be saved any more; callers who wait get their answers.
     async fn abandon(self) {
-        let Self { admin, services_port, admin_port } = self;
+        let Self { admin, services_port, admin_port, .. } = self;
         admin.readiness.drain();
         services_port.stop.cancel();
         admin_port.stop.cancel();

@@ -70,6 +70,8 @@ impl Default for SqliteOptions {
     }
 }
 
+pub use open::FILE;
+
 /// Cheap to clone.
 #[derive(Clone)]
 pub struct SqliteStore(Arc<Inner>);

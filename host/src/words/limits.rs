@@ -212,6 +212,8 @@ pub const REFLECTION_REQUEST_BYTES_MAX: usize = 16 * KIB;
 pub const HEALTH_REQUEST_BYTES_MAX: usize = 4 * KIB;
 pub const METADATA_ENTRIES_MAX: usize = 64;
 pub const CORS_MAX_AGE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+/// How often the node looks whether its database is still where it was.
+pub const FILE_CHECK_EVERY: Duration = Duration::from_secs(1);
 pub const SHUTDOWN_MAX: Duration = Duration::from_secs(10);
 pub const TEMPLATE_SEGMENTS_MAX: usize = 64;
 pub const TEMPLATES_PER_METHOD_MAX: usize = 32;

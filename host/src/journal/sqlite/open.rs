@@ -26,7 +26,7 @@ use crate::words::limits::{
     WAL_CHECKPOINT_PAGES,
 };
 
-const FILE: &str = "stead.db";
+pub const FILE: &str = "stead.db";
 const LOCK: &str = "stead.lock";
 const LOG: &str = "stead.db-wal";
 /// What the node keeps of deployed modules, in the same directory.
