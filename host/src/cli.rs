@@ -40,7 +40,7 @@ pub fn main() -> ExitCode {
         return crate::wasm::compile::compile_main();
     }
     let out = Output::new(cli.format);
-    match run(cli.command, &out) {
+    match run(cli.command, &out).and_then(|()| out.finish()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failed) => {
             out.fail(&failed);

@@ -12,7 +12,7 @@ use crate::cli::args::{DeployArgs, RollbackArgs, VersionsArgs};
 use crate::cli::examples;
 use crate::cli::failed::Failed;
 use crate::cli::module_file::ModuleFile;
-use crate::cli::output::{Output, Tone};
+use crate::cli::output::{Cell, Output, Tone};
 use crate::cli::{render, units};
 use crate::words::{Code, Digest, limits};
 
@@ -225,23 +225,23 @@ pub async fn versions(args: VersionsArgs, out: &Output) -> Result<(), Failed> {
         out.say("nothing was deployed yet; deploy a module with `stead deploy FILE`");
         return Ok(());
     }
-    let rows = revisions.iter().map(|revision| version_row(revision, out)).collect();
+    let rows = revisions.iter().map(version_row).collect();
     out.table(["REVISION", "", "CREATED", "MODULES", "NOTE"], rows);
     Ok(())
 }
 
-fn version_row(revision: &api::Revision, out: &Output) -> [String; 5] {
+fn version_row(revision: &api::Revision) -> [Cell; 5] {
     let module = |module: &api::Module| {
         format!("{} {} ({})", module.name, short(&module.digest), units::size(module.bytes))
     };
     let modules: Vec<String> = revision.modules.iter().map(module).collect();
-    let live = if revision.live { out.paint(Tone::Good, "live") } else { String::new() };
+    let live = if revision.live { "live" } else { "" };
     [
-        revision.revision.to_string(),
-        live,
-        render::time(revision.create_time.as_ref()).unwrap_or_default(),
-        modules.join(", "),
-        revision.note.clone(),
+        revision.revision.to_string().into(),
+        Cell::toned(Tone::Good, live),
+        render::time(revision.create_time.as_ref()).unwrap_or_default().into(),
+        modules.join(", ").into(),
+        revision.note.clone().into(),
     ]
 }
 

@@ -1,5 +1,7 @@
 //! A module as a file.
 
+use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 
 use bytes::Bytes;
@@ -26,15 +28,26 @@ impl ModuleFile {
                 "it is a folder; build it with `stead build`, or name a file".into(),
             ));
         }
-        let size = metadata.len();
-        if size > limits::MODULE_BYTES_MAX as u64 {
-            return Err(Failed::refused(format!(
-                "{shown} has {}; a module may have {}",
-                units::size(size),
-                units::size(limits::MODULE_BYTES_MAX as u64)
-            )));
+        if !metadata.is_file() {
+            return Err(cannot("it is a device, a pipe or a socket; name a file".into()));
         }
-        let bytes = std::fs::read(path).map_err(|error| cannot(error.to_string()))?;
+        let max = limits::MODULE_BYTES_MAX as u64;
+        let too_large = |size: &str| {
+            let max = units::size(max);
+            Failed::refused(format!("{shown} has {size}; a module may have {max}"))
+        };
+        let size = metadata.len();
+        if size > max {
+            return Err(too_large(&units::size(size)));
+        }
+        // It may grow while it is read, and what is in /proc claims to be empty.
+        let mut bytes = Vec::with_capacity(size as usize);
+        File::open(path)
+            .and_then(|file| file.take(max + 1).read_to_end(&mut bytes))
+            .map_err(|error| cannot(error.to_string()))?;
+        if bytes.len() as u64 > max {
+            return Err(too_large(&format!("more than {}", units::size(max))));
+        }
         let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
         Ok(Self { path: shown, name: name.unwrap_or_default(), bytes: bytes.into() })
     }
@@ -59,6 +72,12 @@ mod tests {
         let failed = ModuleFile::read(file.path()).err().unwrap();
         assert_eq!(failed.exit, Exit::Refused);
         assert!(failed.message.ends_with("a module may have 32 MiB"), "{failed}");
+    }
+
+    #[test]
+    fn what_has_no_end_is_refused_before_it_is_read() {
+        let failed = ModuleFile::read(Path::new("/dev/zero")).err().unwrap();
+        assert!(failed.message.ends_with("name a file"), "{failed}");
     }
 
     #[test]

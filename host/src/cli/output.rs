@@ -1,9 +1,11 @@
 //! What a command prints: data to stdout, words and progress to stderr.
 //!
 //! In JSON, stdout holds one document and stderr at most one line, an error. A closed pipe ends the
-//! output, not the command.
+//! output, not the command. What comes from a host or a guest may hold control characters; a
+//! terminal must not obey them.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, ErrorKind, IsTerminal, Write};
+use std::sync::OnceLock;
 
 use clap::ValueEnum;
 use clap::builder::styling::{AnsiColor, Style};
@@ -22,9 +24,11 @@ pub enum Format {
 
 const TABLE_WIDTH_MIN: u16 = 40;
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub struct Output {
     pub format: Format,
+    /// Why data did not reach stdout.
+    lost: OnceLock<String>,
     colour_out: bool,
     colour_err: bool,
 }
@@ -35,6 +39,7 @@ impl Output {
             && std::env::var_os("TERM").is_none_or(|term| term != "dumb");
         Self {
             format,
+            lost: OnceLock::new(),
             colour_out: wanted && io::stdout().is_terminal(),
             colour_err: wanted && io::stderr().is_terminal(),
         }
@@ -46,43 +51,64 @@ impl Output {
 
     /// Data, as text.
     pub fn text(&self, text: &str) {
-        write_line(&mut io::stdout().lock(), text);
+        self.data(&mut io::stdout().lock(), text);
+    }
+
+    fn data(&self, to: &mut impl Write, text: &str) {
+        if let Err(error) = write_line(to, text) {
+            let _ = self.lost.set(error.to_string());
+        }
+    }
+
+    /// Whether all data got to where it should.
+    pub fn finish(&self) -> Result<(), Failed> {
+        match self.lost.get() {
+            None => Ok(()),
+            Some(reason) => Err(Failed::local(format!(
+                "the command did its work, but stdout cannot be written: {reason}"
+            ))),
+        }
     }
 
     /// Data, as JSON: on one line where a program reads it, indented for a person.
     pub fn json(&self, value: &serde_json::Value) {
         let text =
             if io::stdout().is_terminal() { format!("{value:#}") } else { value.to_string() };
-        self.text(&text);
+        self.text(&printable_json(&text));
     }
 
     /// The JSON of an answer that is data in both formats.
     pub fn answer(&self, value: &serde_json::Value) {
         let text = if self.is_json() { value.to_string() } else { format!("{value:#}") };
-        self.text(&text);
+        self.text(&printable_json(&text));
     }
 
     /// Words for a person; silent in JSON.
     pub fn say(&self, text: &str) {
+        self.say_as("", text);
+    }
+
+    fn say_as(&self, label: &str, text: &str) {
         if !self.is_json() {
-            write_line(&mut io::stderr().lock(), text);
+            let _ = write_line(&mut io::stderr().lock(), &format!("{label}{}", paragraph(text)));
         }
     }
 
     /// Something that a person must see although the command goes on; silent in JSON.
     pub fn warn(&self, text: &str) {
         let label = paint(self.colour_err, Tone::Warn, "warning:");
-        self.say(&format!("{label} {text}"));
+        self.say_as(&format!("{label} "), text);
     }
 
     /// The end of a command that failed.
     pub fn fail(&self, failed: &Failed) {
         let text = if self.is_json() {
-            failed.to_json().to_string()
+            printable_json(&failed.to_json().to_string())
         } else {
-            format!("{} {failed}", paint(self.colour_err, Tone::Fail, "error:"))
+            let label = paint(self.colour_err, Tone::Fail, "error:");
+            format!("{label} {}", paragraph(&failed.to_string()))
         };
-        write_line(&mut io::stderr().lock(), &text);
+        let _ = write_line(&mut io::stderr().lock(), &text);
     }
 
     pub fn paint(&self, tone: Tone, text: &str) -> String {
@@ -90,9 +116,9 @@ impl Output {
     }
 
     /// Rows under a header, as wide as the terminal at most.
-    pub fn table<const N: usize>(&self, header: [&str; N], rows: Vec<[String; N]>) {
+    pub fn table<const N: usize, C: Into<Cell>>(&self, header: [&str; N], rows: Vec<[C; N]>) {
         let width = if io::stdout().is_terminal() { terminal_width() } else { None };
-        self.text(&render_table(header, rows, width));
+        self.text(&render_table(header, rows, width, self.colour_out));
     }
 }
 
@@ -117,11 +143,39 @@ fn paint(colour: bool, tone: Tone, text: &str) -> String {
     format!("{style}{text}{style:#}")
 }
 
+/// What a table shows in one place. The table paints it, after it made it printable.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cell {
+    text: String,
+    tone: Option<Tone>,
+}
+
+impl Cell {
+    pub fn toned(tone: Tone, text: impl Into<String>) -> Self {
+        Self { text: text.into(), tone: Some(tone) }
+    }
+
+    fn rendered(self, colour: bool) -> comfy_table::Cell {
+        let text = printable(&self.text);
+        comfy_table::Cell::new(match self.tone {
+            Some(tone) => paint(colour, tone, &text),
+            None => text,
+        })
+    }
+}
+
+impl From<String> for Cell {
+    fn from(text: String) -> Self {
+        Self { text, tone: None }
+    }
+}
+
 /// Columns are aligned and two spaces apart; without a width nothing wraps.
-pub fn render_table<const N: usize>(
+pub fn render_table<const N: usize, C: Into<Cell>>(
     header: [&str; N],
-    rows: Vec<[String; N]>,
+    rows: Vec<[C; N]>,
     width: Option<u16>,
+    colour: bool,
 ) -> String {
     let mut table = Table::new();
     table.load_style(comfy_table::presets::NOTHING).set_header(header);
@@ -134,8 +188,7 @@ pub fn render_table<const N: usize>(
             table.set_content_arrangement(ContentArrangement::Disabled);
         }
     }
-    // What comes from a host may hold control characters; a terminal must not obey them.
-    table.add_rows(rows.into_iter().map(|row| row.map(|cell| printable(&cell))));
+    table.add_rows(rows.into_iter().map(|row| row.map(|cell| cell.into().rendered(colour))));
     for column in table.column_iter_mut() {
         column.set_padding((0, 2));
     }
@@ -149,13 +202,45 @@ pub fn printable(text: &str) -> String {
         .collect()
 }
 
+/// Printable, too, but in lines. All but the first are indented, so that none passes for a line of
+/// its own; a blank one at either end is ours.
+fn paragraph(text: &str) -> String {
+    let body = text.trim_start_matches('\n');
+    let mut shown = "\n".repeat(text.len() - body.len());
+    for (at, line) in body.split('\n').enumerate() {
+        if at > 0 {
+            shown.push('\n');
+            if !line.is_empty() && !line.starts_with("  ") {
+                shown.push_str("  ");
+            }
+        }
+        shown.push_str(&printable(line));
+    }
+    shown
+}
+
+/// JSON leaves DEL and the C1 controls as they are, and some terminals obey those.
+fn printable_json(json: &str) -> String {
+    let mut shown = String::with_capacity(json.len());
+    for c in json.chars() {
+        match c {
+            '\u{7f}'..='\u{9f}' => shown.push_str(&format!("\\u{:04x}", u32::from(c))),
+            _ => shown.push(c),
+        }
+    }
+    shown
+}
+
 fn terminal_width() -> Option<u16> {
     rustix::termios::tcgetwinsize(io::stdout()).ok().map(|size| size.ws_col).filter(|&w| w > 0)
 }
 
-fn write_line(to: &mut impl Write, text: &str) {
-    // The reader may have gone (`stead versions | head -1`): nothing is left to say to it.
-    let _ = writeln!(to, "{text}").and_then(|()| to.flush());
+fn write_line(to: &mut impl Write, text: &str) -> io::Result<()> {
+    match writeln!(to, "{text}").and_then(|()| to.flush()) {
+        // The reader has gone (`stead versions | head -1`): nothing is left to say to it.
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        result => result,
+    }
 }
 
 #[cfg(test)]
@@ -169,22 +254,66 @@ mod tests {
     #[test]
     fn tables_have_no_borders_and_aligned_columns() {
         let rows = vec![row(["shop.Cart", "3"]), row(["chat.Room", "12"])];
-        let table = render_table(["SERVICE", "METHODS"], rows, None);
+        let table = render_table(["SERVICE", "METHODS"], rows, None, false);
         assert_eq!(table, "SERVICE    METHODS\nshop.Cart  3\nchat.Room  12");
     }
 
     #[test]
     fn tables_fit_the_terminal() {
         let rows = vec![row(["shop.Cart", &"long words ".repeat(20)])];
-        let table = render_table(["SERVICE", "NOTE"], rows, Some(60));
+        let table = render_table(["SERVICE", "NOTE"], rows, Some(60), false);
         assert!(table.lines().all(|line| line.chars().count() <= 60), "{table}");
     }
 
     #[test]
     fn control_characters_do_not_reach_the_terminal() {
-        let table = render_table(["ID", "HOT"], vec![row(["a\x1b[2Jb\n", "yes"])], None);
+        let rows = vec![row(["a\x1b[2Jb\n", "yes"])];
+        let table = render_table(["ID", "HOT"], rows, None, true);
         assert!(!table.contains('\x1b'), "{table}");
         assert!(table.contains("a\\u{1b}[2Jb\\n"), "{table}");
+    }
+
+    #[test]
+    fn a_cell_is_painted_after_its_text_was_made_printable() {
+        let rows = vec![[Cell::from("2".to_string()), Cell::toned(Tone::Good, "li\x07ve")]];
+        let table = render_table(["REVISION", ""], rows.clone(), Some(80), true);
+        assert!(table.contains("\u{1b}[32mli\\u{7}ve\u{1b}[0m"), "{table}");
+        assert!(!render_table(["REVISION", ""], rows, None, false).contains('\x1b'));
+    }
+
+    #[test]
+    fn words_of_others_cannot_forge_a_line() {
+        let text = paragraph("internal: no\x1b[2J\r\nerror: all is lost\n  as listed");
+        assert_eq!(text, "internal: no\\u{1b}[2J\\r\n  error: all is lost\n  as listed");
+        assert_eq!(paragraph("\nrevision 2 is live\n"), "\nrevision 2 is live\n");
+    }
+
+    #[test]
+    fn json_is_safe_to_show_and_still_the_same() {
+        let value = serde_json::json!({ "a": "\u{1b}\u{7f}\u{9b}\u{e9}" });
+        let text = printable_json(&value.to_string());
+        assert!(!text.contains(char::is_control), "{text}");
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&text).unwrap(), value);
+    }
+
+    #[test]
+    fn lost_data_is_a_failure_and_a_reader_that_left_is_none() {
+        struct Broken(ErrorKind);
+        impl Write for Broken {
+            fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+                Err(self.0.into())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let out = Output::new(Format::Text);
+        out.data(&mut Broken(ErrorKind::BrokenPipe), "row");
+        assert_eq!(out.finish(), Ok(()));
+        out.data(&mut Broken(ErrorKind::StorageFull), "row");
+        let failed = out.finish().unwrap_err();
+        assert_eq!(failed.exit, crate::cli::failed::Exit::Failed);
+        assert!(failed.message.contains("stdout cannot be written"), "{failed}");
     }
 
     #[test]

@@ -35,7 +35,7 @@ impl Entities {
         {
             return Err(Status::new(
                 crate::words::Code::OutOfRange,
-                format!("the entity has {} events; there is no state at {at}", folded.seq),
+                format!("the entity ends with event {}; there is no state at {at}", folded.seq),
             ));
         }
         let state = folded.instance.snapshot().map_err(|failure| {

@@ -62,6 +62,8 @@ pub enum DeployError {
     UnknownModule(Digest),
     #[error("there is no revision {0}")]
     UnknownRevision(Revision),
+    #[error("there is no earlier revision to go back to")]
+    NoEarlierRevision,
     #[error("{journal} has entities, and this deployment {change}; pass --force if you mean it")]
     WouldOrphan { journal: JournalName, change: String },
     #[error("{0}")]

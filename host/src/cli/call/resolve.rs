@@ -58,8 +58,9 @@ pub fn by_end(typed: &str, services: &[String]) -> Option<Result<String, Failed>
         return Some(Ok(typed.into()));
     }
     for same in [same_end, same_end_in_any_case] {
-        let found: Vec<&str> =
+        let mut found: Vec<&str> =
             services.iter().map(String::as_str).filter(|name| same(name, typed)).collect();
+        found.sort_unstable();
         match found.as_slice() {
             [] => {}
             [one] => return Some(Ok((*one).to_string())),

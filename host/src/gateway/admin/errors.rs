@@ -15,7 +15,9 @@ pub fn from_deploy(error: DeployError) -> Status {
         DeployError::Refused(_) | DeployError::Invalid(_) | DeployError::Describe(_) => {
             Status::invalid_argument(text)
         }
-        DeployError::UnknownModule(_) | DeployError::UnknownRevision(_) => Status::not_found(text),
+        DeployError::UnknownModule(_)
+        | DeployError::UnknownRevision(_)
+        | DeployError::NoEarlierRevision => Status::not_found(text),
         DeployError::WouldOrphan { .. } => Status::failed_precondition(text),
         DeployError::Journal(_) => Status::unavailable(text),
         DeployError::Damaged(_) => Status::data_loss(text),
@@ -58,6 +60,7 @@ mod tests {
             ),
             (DeployError::UnknownModule(Digest::of(b"cart")), Code::NotFound, 404),
             (DeployError::UnknownRevision(Revision(7)), Code::NotFound, 404),
+            (DeployError::NoEarlierRevision, Code::NotFound, 404),
             (orphan, Code::FailedPrecondition, 400),
             (DeployError::Journal("closed".into()), Code::Unavailable, 503),
         ];

@@ -110,11 +110,14 @@ impl Deployer {
     }
 
     async fn roll_back(&mut self, to: Option<Revision>, force: bool) -> Result<Plan, DeployError> {
-        let current = self.revision();
-        let to = to.unwrap_or(Revision(current.0.saturating_sub(1)));
+        let earlier = Revision(self.revision().0.saturating_sub(1));
         let records = self.journal.deployments().await?;
-        let record = records.into_iter().find(|record| record.revision == to);
-        let record = record.ok_or(DeployError::UnknownRevision(to))?;
+        let record = records.into_iter().find(|record| record.revision == to.unwrap_or(earlier));
+        let record = record.ok_or(match to {
+            Some(to) => DeployError::UnknownRevision(to),
+            None => DeployError::NoEarlierRevision,
+        })?;
+        let to = record.revision;
         let mut next = Candidate::default();
         for digest in record.modules {
             let loaded = self.load(digest).await?;

@@ -226,7 +226,7 @@ async fn what_was_never_uploaded_cannot_be_deployed() {
 async fn rolling_back_is_a_new_revision_with_the_modules_of_an_old_one() {
     let host = Host::start().await;
     let unknown = host.registry.roll_back(None, false).await;
-    assert!(matches!(unknown, Err(DeployError::UnknownRevision(Revision(0)))));
+    assert!(matches!(unknown, Err(DeployError::NoEarlierRevision)));
 
     host.deploy(host.upload(&[("t.A", "a")]).await).await.unwrap();
     host.deploy(host.upload(&[("t.B", "b")]).await).await.unwrap();
