@@ -12,7 +12,7 @@ use crate::cli::args::{DeployArgs, RollbackArgs, VersionsArgs};
 use crate::cli::examples;
 use crate::cli::failed::Failed;
 use crate::cli::module_file::ModuleFile;
-use crate::cli::output::{Cell, Output, Tone};
+use crate::cli::output::Output;
 use crate::cli::{render, units};
 use crate::words::{Code, Digest, limits};
 
@@ -230,18 +230,18 @@ pub async fn versions(args: VersionsArgs, out: &Output) -> Result<(), Failed> {
     Ok(())
 }
 
-fn version_row(revision: &api::Revision) -> [Cell; 5] {
+fn version_row(revision: &api::Revision) -> [String; 5] {
     let module = |module: &api::Module| {
         format!("{} {} ({})", module.name, short(&module.digest), units::size(module.bytes))
     };
     let modules: Vec<String> = revision.modules.iter().map(module).collect();
     let live = if revision.live { "live" } else { "" };
     [
-        revision.revision.to_string().into(),
-        Cell::toned(Tone::Good, live),
-        render::time(revision.create_time.as_ref()).unwrap_or_default().into(),
-        modules.join(", ").into(),
-        revision.note.clone().into(),
+        revision.revision.to_string(),
+        live.into(),
+        render::time(revision.create_time.as_ref()).unwrap_or_default(),
+        modules.join(", "),
+        revision.note.clone(),
     ]
 }
 
@@ -274,6 +274,12 @@ mod tests {
 
     fn change(action: api::change::Action) -> api::Change {
         api::Change { action: action.into(), service: "shop.Cart".into(), ..Default::default() }
+    }
+
+    #[test]
+    fn the_live_revision_is_marked_in_plain_text() {
+        let row = version_row(&api::Revision { revision: 2, live: true, ..Default::default() });
+        assert_eq!(row[..2], ["2", "live"]);
     }
 
     #[test]

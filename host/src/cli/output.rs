@@ -116,9 +116,9 @@ impl Output {
     }
 
     /// Rows under a header, as wide as the terminal at most.
-    pub fn table<const N: usize, C: Into<Cell>>(&self, header: [&str; N], rows: Vec<[C; N]>) {
+    pub fn table<const N: usize>(&self, header: [&str; N], rows: Vec<[String; N]>) {
         let width = if io::stdout().is_terminal() { terminal_width() } else { None };
-        self.text(&render_table(header, rows, width, self.colour_out));
+        self.text(&render_table(header, rows, width));
     }
 }
 
@@ -143,39 +143,12 @@ fn paint(colour: bool, tone: Tone, text: &str) -> String {
     format!("{style}{text}{style:#}")
 }
 
-/// What a table shows in one place. The table paints it, after it made it printable.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Cell {
-    text: String,
-    tone: Option<Tone>,
-}
-
-impl Cell {
-    pub fn toned(tone: Tone, text: impl Into<String>) -> Self {
-        Self { text: text.into(), tone: Some(tone) }
-    }
-
-    fn rendered(self, colour: bool) -> comfy_table::Cell {
-        let text = printable(&self.text);
-        comfy_table::Cell::new(match self.tone {
-            Some(tone) => paint(colour, tone, &text),
-            None => text,
-        })
-    }
-}
-
-impl From<String> for Cell {
-    fn from(text: String) -> Self {
-        Self { text, tone: None }
-    }
-}
-
-/// Columns are aligned and two spaces apart; without a width nothing wraps.
-pub fn render_table<const N: usize, C: Into<Cell>>(
+/// Columns are aligned and two spaces apart; without a width nothing wraps. Cells are not painted:
+/// the codes would count as text.
+pub fn render_table<const N: usize>(
     header: [&str; N],
-    rows: Vec<[C; N]>,
+    rows: Vec<[String; N]>,
     width: Option<u16>,
-    colour: bool,
 ) -> String {
     let mut table = Table::new();
     table.load_style(comfy_table::presets::NOTHING).set_header(header);
@@ -188,7 +161,7 @@ pub fn render_table<const N: usize, C: Into<Cell>>(
             table.set_content_arrangement(ContentArrangement::Disabled);
         }
     }
-    table.add_rows(rows.into_iter().map(|row| row.map(|cell| cell.into().rendered(colour))));
+    table.add_rows(rows.into_iter().map(|row| row.map(|cell| printable(&cell))));
     for column in table.column_iter_mut() {
         column.set_padding((0, 2));
     }
@@ -254,31 +227,23 @@ mod tests {
     #[test]
     fn tables_have_no_borders_and_aligned_columns() {
         let rows = vec![row(["shop.Cart", "3"]), row(["chat.Room", "12"])];
-        let table = render_table(["SERVICE", "METHODS"], rows, None, false);
+        let table = render_table(["SERVICE", "METHODS"], rows, None);
         assert_eq!(table, "SERVICE    METHODS\nshop.Cart  3\nchat.Room  12");
     }
 
     #[test]
     fn tables_fit_the_terminal() {
         let rows = vec![row(["shop.Cart", &"long words ".repeat(20)])];
-        let table = render_table(["SERVICE", "NOTE"], rows, Some(60), false);
+        let table = render_table(["SERVICE", "NOTE"], rows, Some(60));
         assert!(table.lines().all(|line| line.chars().count() <= 60), "{table}");
     }
 
     #[test]
     fn control_characters_do_not_reach_the_terminal() {
         let rows = vec![row(["a\x1b[2Jb\n", "yes"])];
-        let table = render_table(["ID", "HOT"], rows, None, true);
+        let table = render_table(["ID", "HOT"], rows, None);
         assert!(!table.contains('\x1b'), "{table}");
         assert!(table.contains("a\\u{1b}[2Jb\\n"), "{table}");
-    }
-
-    #[test]
-    fn a_cell_is_painted_after_its_text_was_made_printable() {
-        let rows = vec![[Cell::from("2".to_string()), Cell::toned(Tone::Good, "li\x07ve")]];
-        let table = render_table(["REVISION", ""], rows.clone(), Some(80), true);
-        assert!(table.contains("\u{1b}[32mli\\u{7}ve\u{1b}[0m"), "{table}");
-        assert!(!render_table(["REVISION", ""], rows, None, false).contains('\x1b'));
     }
 
     #[test]

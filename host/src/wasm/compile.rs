@@ -10,6 +10,8 @@ use std::process::{ExitCode, ExitStatus, Stdio};
 use std::time::Duration;
 
 use bytes::Bytes;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, setrlimit};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, Command};
@@ -176,6 +178,7 @@ fn compile_stdin() -> anyhow::Result<()> {
     limit(Resource::Core, 0)?;
     limit(Resource::Cpu, limits::COMPILE_CPU_SECONDS_MAX)?;
     limit(Resource::As, limits::COMPILE_MEMORY_BYTES_MAX)?;
+    std::thread::Builder::new().name("orphaned".into()).spawn(end_when_nobody_reads)?;
     let mut module = Vec::new();
     std::io::stdin().take(limits::MODULE_BYTES_MAX as u64).read_to_end(&mut module)?;
     let engine = wasmtime::Engine::new(&engine::configuration()).map_err(describe)?;
@@ -184,6 +187,21 @@ fn compile_stdin() -> anyhow::Result<()> {
     stdout.write_all(&compiled)?;
     stdout.flush()?;
     Ok(())
+}
+
+/// A host that was killed cannot end its compiler. Its end of the pipe closes with it; a signal at the
+/// death of the parent would come at the end of the thread that started us, which may be earlier.
+fn end_when_nobody_reads() {
+    let stdout = std::io::stdout();
+    loop {
+        // No event is asked for: an error or a hang-up is told all the same.
+        let mut pipe = [PollFd::new(&stdout, PollFlags::empty())];
+        match poll(&mut pipe, None) {
+            Ok(_) if pipe[0].revents().contains(PollFlags::ERR) => std::process::exit(1),
+            Err(Errno::INTR) => {}
+            _ => return,
+        }
+    }
 }
 
 /// With everything that it was caused by.

@@ -239,6 +239,10 @@ pub const DISCARDED_BYTES_MAX: usize = 16 * MIB;
 /// Each holds up to [`MODULE_BYTES_MAX`] in memory.
 pub const UPLOADS_AT_ONCE_MAX: usize = 4;
 pub const UPLOAD_WALL_MAX: Duration = Duration::from_secs(600);
+/// From then on an upload must have come at [`UPLOAD_BYTES_PER_SECOND_MIN`] on average, or it gives
+/// its place to others.
+pub const UPLOAD_SLOW_START: Duration = Duration::from_secs(10);
+pub const UPLOAD_BYTES_PER_SECOND_MIN: usize = 64 * KIB;
 /// A page of events ends when it has so many bytes of them; they are sent twice, once decoded.
 pub const EVENTS_LISTED_BYTES_MAX: usize = MIB;
 /// Reads of the store for one page of cold entities, most of which may turn out to be hot.

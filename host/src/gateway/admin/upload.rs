@@ -2,6 +2,7 @@
 
 use std::fmt::Display;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::Stream;
@@ -230,8 +231,13 @@ impl Assembly {
         &mut self,
         mut pieces: impl Stream<Item = Result<Bytes, Status>> + Unpin,
     ) -> Result<(), Status> {
+        let started = clock::now();
         loop {
-            match tokio::time::timeout(limits::BODY_READ_TIMEOUT, pieces.next()).await {
+            // What has come so far is enough until then.
+            let paid = self.bytes.len() as f64 / limits::UPLOAD_BYTES_PER_SECOND_MIN as f64;
+            let until = started + limits::UPLOAD_SLOW_START.max(Duration::from_secs_f64(paid));
+            let until = until.min(clock::now() + limits::BODY_READ_TIMEOUT);
+            match tokio::time::timeout_at(until, pieces.next()).await {
                 Ok(Some(piece)) => self.push(&piece?)?,
                 Ok(None) => return Ok(()),
                 Err(_) => return Err(too_slow()),
@@ -392,6 +398,20 @@ mod tests {
         let mut assembly = Assembly::new(header("cart.wasm")).unwrap();
         let silent = tokio_stream::pending::<Result<Bytes, Status>>();
         assert_eq!(assembly.fill(silent).await.unwrap_err().code, Code::DeadlineExceeded);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_drips_is_given_up_and_a_slow_one_is_not() {
+        let fill = async |bytes: usize, pieces: usize| {
+            let pieces = tokio_stream::iter(0..pieces).then(move |_| async move {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                Ok(Bytes::from(vec![0; bytes]))
+            });
+            Assembly::new(header("cart.wasm")).unwrap().fill(std::pin::pin!(pieces)).await
+        };
+        let enough = limits::UPLOAD_BYTES_PER_SECOND_MIN * 3 / 2;
+        assert_eq!(fill(enough, 60).await, Ok(()));
+        assert_eq!(fill(1_000, 60).await.unwrap_err().code, Code::DeadlineExceeded);
     }
 
     #[test]
