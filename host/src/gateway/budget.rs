@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use bytes::Bytes;
 
-use crate::words::{Status, limits};
+use crate::words::{Code, Status, limits};
 
 /// On cache lines of its own: every request with a body writes to it.
 #[repr(align(128))]
@@ -91,10 +91,13 @@ pub fn cover(budget: &Arc<Budget>, bytes: Bytes) -> Result<Bytes, Status> {
     if before.saturating_add(counted.bytes.len()) <= budget.bytes_max {
         return Ok(Bytes::from_owner(counted));
     }
-    Err(Status::resource_exhausted(
+    // Not RESOURCE_EXHAUSTED, which promises that nothing was stored.
+    Err(Status::new(
+        Code::Unknown,
         "too many answers wait for clients to read them; the command was run, so retry it only with \
          its idempotency key",
-    ))
+    )
+    .with_http(503))
 }
 
 #[cfg(test)]
@@ -109,7 +112,7 @@ mod tests {
         let held = cover(&budget, answer()).unwrap();
         let part = held.slice(1..2);
         drop(held);
-        assert_eq!(cover(&budget, answer()).unwrap_err().http_status(), 429);
+        assert_eq!(cover(&budget, answer()).unwrap_err().http_status(), 503);
         cover(&budget, Bytes::from_static(b"small")).unwrap();
         drop(part);
         cover(&budget, answer()).unwrap();
