@@ -25,13 +25,19 @@ pub fn install() -> anyhow::Result<()> {
         )?;
         Ok(())
     })?;
-    once("clients", "Connect, grpc-js and buf from npm", "package-lock.json", |_| {
-        for file in ["package.json", "package-lock.json"] {
-            std::fs::copy(tools::root().join(SOURCE).join(file), dir().join(file))?;
-        }
+    once("clients", "Connect and buf from npm", "package.json", |source| {
+        std::fs::copy(source, dir().join("package.json"))?;
+        // No lock file: it would have to name buf's packages for every platform, and `npm ci` refuses
+        // where a registry lacks one of them. The versions in package.json are exact.
         tools::output(
             Command::new("npm")
-                .args(["ci", "--no-audit", "--no-fund", "--loglevel=error"])
+                .args([
+                    "install",
+                    "--no-package-lock",
+                    "--no-audit",
+                    "--no-fund",
+                    "--loglevel=error",
+                ])
                 .current_dir(dir()),
         )?;
         Ok(())
