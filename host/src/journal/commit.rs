@@ -499,7 +499,7 @@ mod tests {
         let commits: Vec<Commit> =
             (0..=COMMIT_QUEUE_MAX as u64).map(|n| journal.append(write("a", n, 1))).collect();
         let last = &commits[COMMIT_QUEUE_MAX];
-        assert!(matches!(last.outcome(), Some(Err(AppendError::Stopped { .. }))));
+        assert!(matches!(last.outcome(), Some(Err(AppendError::Busy))));
         commits[COMMIT_QUEUE_MAX - 1].wait().await.unwrap();
     }
 
