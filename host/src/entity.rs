@@ -18,9 +18,6 @@ mod residents;
 mod turn;
 mod work;
 
-#[cfg(test)]
-mod tests;
-
 use std::sync::Arc;
 use std::time::Duration;
 
