@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 
 use bytes::Bytes;
 use flate2::Compression;
-use flate2::read::GzDecoder;
+use flate2::bufread::GzDecoder;
 use flate2::write::GzEncoder;
 
 use crate::gateway::budget::Held;
@@ -31,6 +31,12 @@ pub fn gunzip(bytes: &[u8], held: &mut Held<'_>) -> Result<Bytes, Status> {
             .with_http(413));
         }
         if read < room {
+            // What follows would be lost without a word.
+            if !decoder.get_ref().is_empty() {
+                return Err(Status::invalid_argument(
+                    "the request goes on after the end of its gzip member; send it as one member",
+                ));
+            }
             return Ok(out.into());
         }
         room = out.len().min(most - out.len());
@@ -88,6 +94,15 @@ mod tests {
             assert_eq!(gunzip(&gzip(&zeros).unwrap()).unwrap(), zeros);
         }
         assert_eq!(gunzip(b"").unwrap_err().http_status(), 400);
+    }
+
+    #[test]
+    fn what_follows_the_first_member_is_not_dropped_silently() {
+        let member = gzip(&[0; 2_048]).unwrap();
+        for rest in [&member[..], b"x"] {
+            let error = gunzip(&[&member[..], rest].concat()).unwrap_err();
+            assert!(error.message.contains("gzip member"), "{error}");
+        }
     }
 
     #[test]

@@ -68,8 +68,13 @@ impl<'a> Head<'a> {
             "connect-timeout-ms" => self.connect_timeout_ms = Some(text.unwrap_or("?")),
             "connect-protocol-version" => self.connect_version = Some(text.unwrap_or("?")),
             "idempotency-key" => match text {
+                Some(_) if self.idempotency_key.is_some() => self.fail(Status::invalid_argument(
+                    "header idempotency-key is there more than once; a command has one key",
+                )),
                 Some(key)
-                    if !key.is_empty() && key.len() <= limits::IDEMPOTENCY_KEY_BYTES_MAX =>
+                    if !key.is_empty()
+                        && key.len() <= limits::IDEMPOTENCY_KEY_BYTES_MAX
+                        && key.bytes().all(|byte| (b' '..=b'~').contains(&byte)) =>
                 {
                     self.idempotency_key = Some(key.into());
                 }

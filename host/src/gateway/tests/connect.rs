@@ -126,6 +126,10 @@ async fn bad_headers_are_refused_by_name() {
     let port = open().await;
     let request =
         || Request::post("/edge.Edge/Metadata").header("content-type", "application/json");
+    let twice = request().header("idempotency-key", "a").header("idempotency-key", "b");
+    assert!(port.send(twice, "{}").await.error().1.contains("more than once"));
+    let answer = port.send(request().header("idempotency-key", "a\tb"), "{}").await;
+    assert!(answer.error().1.contains("printable"));
     let answer = port.send(request().header("idempotency-key", "k".repeat(257)), "{}").await;
     assert!(answer.error().1.contains("idempotency-key"));
     let answer = port.send(request().header("x-name", &b"caf\xc3\xa9"[..]), "{}").await;
