@@ -11,6 +11,7 @@
 mod activation;
 mod actor;
 mod crash;
+mod handoff;
 mod house;
 mod inspect;
 mod receipts;
@@ -25,7 +26,7 @@ use bytes::Bytes;
 
 use crate::registry::{Method, Service};
 use crate::words::clock::Instant;
-use crate::words::{EntityId, JournalName, Seq};
+use crate::words::{EntityId, JournalName, Seq, Status};
 
 pub use crash::CrashReport;
 pub use house::Entities;
@@ -43,6 +44,66 @@ pub struct Request {
     pub deadline: Instant,
     /// Ties together all log lines of a call.
     pub request_id: Arc<str>,
+    pub consistency: Consistency,
+}
+
+/// What an answer that is given from memory must be sure of. An answer to a command that stored events
+/// is always sure: the store has checked the epoch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Consistency {
+    /// Linearizable: this node's lease runs, so nobody else can have written.
+    #[default]
+    Leased,
+    /// Linearizable, without relying on clocks: the store confirms the epoch first.
+    Fenced,
+    /// Whatever this node has.
+    Stale,
+}
+
+impl Consistency {
+    /// As headers and options write it.
+    pub fn parse(text: &str) -> Option<Self> {
+        match text {
+            "leased" => Some(Self::Leased),
+            "fenced" => Some(Self::Fenced),
+            "stale" => Some(Self::Stale),
+            _ => None,
+        }
+    }
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Leased => "leased",
+            Self::Fenced => "fenced",
+            Self::Stale => "stale",
+        }
+    }
+}
+
+/// Why a command has no reply.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CallError {
+    /// The entity's shard is not held here (any more). The command changed nothing: it may be routed again.
+    NotHere,
+    Status(Status),
+}
+
+impl From<Status> for CallError {
+    fn from(status: Status) -> Self {
+        Self::Status(status)
+    }
+}
+
+impl CallError {
+    /// For callers who cannot route it again.
+    pub fn into_status(self) -> Status {
+        match self {
+            Self::NotHere => Status::unavailable(
+                "the entity is moving to another node; nothing was changed, and a retry is safe",
+            ),
+            Self::Status(status) => status,
+        }
+    }
 }
 
 #[derive(Clone, Debug)]

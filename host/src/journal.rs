@@ -5,6 +5,7 @@
 
 pub mod commit;
 pub mod error;
+pub mod holdings;
 pub mod memory;
 pub mod sqlite;
 pub mod store;
@@ -15,7 +16,8 @@ mod conformance;
 pub use commit::{AnyStore, Commit, Journal};
 
 pub use error::{AppendError, OpenError, StoreError};
+pub use holdings::Holdings;
 pub use store::{
-    DeploymentRecord, EntityFilter, EntityPage, EntitySummary, EventPage, Loaded, ModuleRecord,
-    Receipt, Snapshot, Store, StoredEvent, Write,
+    DeploymentRecord, EntityFilter, EntityPage, EntitySummary, EventPage, Fence, Loaded,
+    ModuleRecord, Receipt, Snapshot, Store, StoredEvent, Write,
 };

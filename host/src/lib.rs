@@ -15,6 +15,8 @@ pub mod kind;
 
 pub mod entity;
 
+pub mod cluster;
+
 pub mod gateway;
 
 pub mod node;

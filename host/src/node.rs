@@ -20,7 +20,7 @@ use crate::gateway::server::{self, ServerOptions};
 use crate::gateway::services::Services;
 use crate::gateway::tls;
 use crate::journal::sqlite::{self, SqliteStore};
-use crate::journal::{AnyStore, Journal};
+use crate::journal::{AnyStore, Holdings, Journal};
 use crate::node::files::Watched;
 use crate::node::process::Signals;
 use crate::registry::Registry;
@@ -119,7 +119,7 @@ impl Node {
 
         let store = SqliteStore::open(&data_dir).await?;
         let database = Watched::new(data_dir.join(sqlite::FILE))?;
-        let journal = Journal::start(AnyStore::Sqlite(store), metrics.clone());
+        let journal = Journal::start(AnyStore::Sqlite(store), Holdings::alone(), metrics.clone());
         phases.done("journal");
 
         let engine = engine(&data_dir, config)?;

@@ -8,6 +8,9 @@ pub mod message;
 pub mod status;
 pub mod telemetry;
 
-pub use id::{Address, Digest, EntityId, JournalName, Revision, Seq, ServiceName};
+pub use id::{
+    Address, Digest, EntityId, Epoch, Incarnation, JournalName, NodeId, Revision, Seq, ServiceName,
+    Shard,
+};
 pub use message::Message;
 pub use status::{Code, Status};

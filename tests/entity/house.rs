@@ -8,9 +8,9 @@ use bytes::Bytes;
 use prost_reflect::prost::Message as _;
 use prost_reflect::{DeserializeOptions, DynamicMessage, SerializeOptions};
 use serde_json::Value;
-use stead::entity::{Entities, EntitiesConfig, Request};
+use stead::entity::{CallError, Entities, EntitiesConfig, Request};
 use stead::journal::memory::MemoryStore;
-use stead::journal::{AnyStore, Journal};
+use stead::journal::{AnyStore, Holdings, Journal};
 use stead::registry::{DeployRequest, Registry};
 use stead::wasm::{Engine, EngineConfig};
 use stead::words::telemetry::Metrics;
@@ -37,7 +37,8 @@ impl House {
     pub async fn sized(guests: &[&str], hot_entities_max: usize) -> Self {
         let store = MemoryStore::default();
         let metrics = Metrics::default();
-        let journal = Journal::start(AnyStore::Memory(store.clone()), metrics.clone());
+        let journal =
+            Journal::start(AnyStore::Memory(store.clone()), Holdings::alone(), metrics.clone());
         let config = EngineConfig { instances_max: 1_000, ..EngineConfig::default() };
         let engine = Engine::new(config).expect("an engine");
         let registry = Registry::open(engine, journal.clone()).await.expect("a registry");
@@ -88,6 +89,7 @@ impl House {
             idempotency_key: None,
             deadline: clock::now() + Duration::from_secs(20),
             request_id: "test".into(),
+            consistency: stead::entity::Consistency::default(),
         }
     }
 
@@ -98,7 +100,7 @@ impl House {
 
     pub async fn send(&self, request: Request) -> Result<Value, Status> {
         let output = request.method.descriptor.output();
-        let reply: Bytes = self.entities.call(request).await?;
+        let reply: Bytes = self.entities.call(request).await.map_err(CallError::into_status)?;
         let message = DynamicMessage::decode(output, reply).expect("a reply");
         let options = SerializeOptions::new().skip_default_fields(false);
         Ok(message

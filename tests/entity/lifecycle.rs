@@ -92,6 +92,7 @@ async fn a_snapshot_that_the_guest_cannot_read_is_never_needed() {
     let stored = house.journal.events(&cart("ada"), Seq(1), 1, 1 << 20).await.unwrap();
     let write = stead::journal::Write {
         address: cart("ada"),
+        fence: stead::journal::Fence::default(),
         after: Seq(1),
         events: vec![stored.events[0].event.clone()],
         snapshot: Some(stead::words::Message::new("an.older.Cart", &b"\xff\xff"[..])),

@@ -1,6 +1,6 @@
 //! What callers and entities see when the store fails.
 
-use stead::journal::{AppendError, Store, StoreError, Write};
+use stead::journal::{AppendError, Fence, Store, StoreError, Write};
 use stead::words::{Code, Message, Seq};
 
 use crate::house::{House, cart, eventually, shared, spawn};
@@ -51,6 +51,7 @@ async fn a_second_writer_costs_the_first_its_instance_not_its_state() {
     let event: Message = stored.events[0].event.clone();
     let write = Write {
         address: cart("ada"),
+        fence: Fence::default(),
         after: Seq(1),
         events: vec![event],
         snapshot: None,
@@ -87,6 +88,7 @@ async fn writes_that_the_full_queue_refuses_cost_nobody_a_write_before_them() {
     // Others fill the queue behind it, without waiting for their commits.
     let filler = |n: u64, bytes: usize| Write {
         address: cart(&format!("filler-{n}")),
+        fence: Fence::default(),
         after: Seq::ZERO,
         events: vec![Message::new("t.Filler", vec![0; bytes])],
         snapshot: None,

@@ -162,6 +162,53 @@ pub struct ServeArgs {
     #[arg(long, value_name = "SIZE", alias = "hot-bytes-max", help_heading = "Bounds")]
     pub hot_memory: Option<String>,
 
+    /// Share a journal with other nodes: postgres://user@host/database, better given by the
+    /// environment if it has a password [env: STEAD_STORE]
+    #[arg(long, value_name = "URL", help_heading = "Cluster")]
+    pub store: Option<String>,
+
+    /// Address for other nodes, TCP and UDP [default: 127.0.0.1:7834] [env: STEAD_PEER]
+    #[arg(long, value_name = "ADDR", help_heading = "Cluster")]
+    pub peer: Option<String>,
+
+    /// Where other nodes reach it, if not at --peer [env: STEAD_ADVERTISE]
+    #[arg(long, value_name = "ADDR", help_heading = "Cluster")]
+    pub advertise: Option<String>,
+
+    /// Another member, or a DNS name that resolves to all of them; repeatable [env: STEAD_JOIN]
+    #[arg(long, value_name = "HOST:PORT", help_heading = "Cluster")]
+    pub join: Vec<String>,
+
+    /// Where this node is, for people and `cluster status` [env: STEAD_ZONE]
+    #[arg(long, value_name = "NAME", help_heading = "Cluster")]
+    pub zone: Option<String>,
+
+    /// How many shards it takes compared with others [default: 100] [env: STEAD_CAPACITY]
+    #[arg(long, value_name = "WEIGHT", help_heading = "Cluster")]
+    pub capacity: Option<String>,
+
+    /// Shards of a new cluster; they never change [default: 1024] [env: STEAD_SHARDS]
+    #[arg(long, value_name = "COUNT", help_heading = "Cluster")]
+    pub shards: Option<String>,
+
+    /// Take over within 3 s instead of 8, for less patience with slow nodes; the same on every node
+    /// [env: STEAD_FAST_FAILOVER]
+    #[arg(long, help_heading = "Cluster")]
+    pub fast_failover: bool,
+
+    /// Certificate chain of this node, PEM, for mutual TLS between nodes
+    /// [env: STEAD_PEER_TLS_CERTIFICATE]
+    #[arg(long, value_name = "FILE", help_heading = "Cluster")]
+    pub peer_tls_certificate: Option<String>,
+
+    /// Its private key, PEM [env: STEAD_PEER_TLS_KEY]
+    #[arg(long, value_name = "FILE", help_heading = "Cluster")]
+    pub peer_tls_key: Option<String>,
+
+    /// Certificates of the authority that signs nodes' certificates, PEM [env: STEAD_PEER_TLS_CA]
+    #[arg(long, value_name = "FILE", help_heading = "Cluster")]
+    pub peer_tls_ca: Option<String>,
+
     /// How log lines are written, on stderr: text or json [default: text] [env: STEAD_LOG_FORMAT]
     #[arg(long, value_name = "FORMAT", help_heading = "Logs")]
     pub log_format: Option<String>,

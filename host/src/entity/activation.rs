@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use crate::entity::CallError;
 use crate::entity::actor::{Actor, Hot, Running};
 use crate::entity::crash::{CrashReport, backoff};
 use crate::entity::house::House;
-use crate::journal::{Snapshot, StoreError};
+use crate::journal::{Fence, Snapshot, StoreError};
 use crate::registry::Service;
 use crate::wasm::{Failure, Instance};
 use crate::words::clock::Instant;
@@ -15,7 +16,7 @@ use crate::words::{Address, Message, Seq, Status, clock, limits};
 
 /// Why there is no instance, and when to try again.
 pub(super) struct Down {
-    pub(super) status: Status,
+    pub(super) error: CallError,
     pub(super) failures: u32,
     /// None: at once.
     pub(super) retry_at: Option<Instant>,
@@ -45,6 +46,12 @@ pub(super) async fn activate(running: &mut Running) -> Result<Box<Hot>, Down> {
     let actor = running.actor.clone();
     let started = clock::now();
     let live = house.registry.live();
+    // Read before the journal is: what is loaded under an epoch is all that was stored before it.
+    let shard = actor.shard;
+    let Some(epoch) = house.journal.holdings().epoch(shard) else {
+        let failures = running.failures();
+        return Err(Down { error: CallError::NotHere, failures, retry_at: None });
+    };
     let Some(service) = live.by_journal(&actor.address.journal).cloned() else {
         return Err(transient(
             running,
@@ -81,6 +88,7 @@ pub(super) async fn activate(running: &mut Running) -> Result<Box<Hot>, Down> {
     note_activation(&house, &actor, &service, &folded, started);
     Ok(Box::new(Hot {
         seq: folded.seq,
+        fence: Fence { shard, epoch },
         memory_bytes_at_start: folded.memory_bytes_at_start,
         instance: folded.instance,
         service,
@@ -116,7 +124,7 @@ fn note_activation(
 }
 
 fn transient(running: &Running, status: Status) -> Down {
-    Down { status, failures: running.failures(), retry_at: None }
+    Down { error: status.into(), failures: running.failures(), retry_at: None }
 }
 
 /// Records a failed activation, and says when to try again.
@@ -131,7 +139,11 @@ fn failed(running: &Running, service: &Service, error: FoldError) -> Down {
             );
         }
         FoldError::Guest(failure) => failure,
-        FoldError::Store(error @ (StoreError::Read { .. } | StoreError::Poisoned { .. })) => {
+        FoldError::Store(
+            error @ (StoreError::Read { .. }
+            | StoreError::Unavailable { .. }
+            | StoreError::Poisoned { .. }),
+        ) => {
             tracing::error!(%address, %error, "cannot activate an entity");
             return transient(
                 running,
@@ -168,7 +180,7 @@ fn failed(running: &Running, service: &Service, error: FoldError) -> Down {
         wait.as_millis()
     ));
     running.house.crashes.record(address, report);
-    Down { status, failures, retry_at: Some(clock::now() + wait) }
+    Down { error: status.into(), failures, retry_at: Some(clock::now() + wait) }
 }
 
 fn damaged(running: &Running, reason: &str) -> Down {
@@ -184,7 +196,7 @@ fn damaged(running: &Running, reason: &str) -> Down {
     };
     running.house.crashes.record(&running.actor.address, report);
     let status = Status::data_loss("the entity's journal is damaged; restore it from a backup");
-    Down { status, failures, retry_at: Some(clock::now() + wait) }
+    Down { error: status.into(), failures, retry_at: Some(clock::now() + wait) }
 }
 
 /// Folds an entity's events up to and including `at` (all, if none) in a fresh instance.

@@ -8,21 +8,22 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-use crate::entity::Request;
 use crate::entity::house::{Guest, House};
 use crate::entity::receipts::PendingReceipt;
 use crate::entity::residents::Share;
 use crate::entity::work;
-use crate::journal::Commit;
+use crate::entity::{CallError, Request};
+use crate::journal::{Commit, Fence};
 use crate::registry::Service;
 use crate::wasm::Instance;
 use crate::words::clock::Instant;
-use crate::words::{Address, Revision, Seq, Status, clock, limits};
+use crate::words::{Address, Epoch, Revision, Seq, Shard, Status, clock, limits};
 
 /// An entity in memory. Found through the house; removed from it only while it is at rest, cold and
 /// has no write on its way.
 pub(super) struct Actor {
     pub(super) address: Address,
+    pub(super) shard: Shard,
     inner: Mutex<Inner>,
     // What operators and the eviction look at without disturbing a turn.
     pub(super) seq: AtomicU64,
@@ -68,6 +69,8 @@ pub(super) struct Hot {
     /// The revision for which `service` is known to be the live one.
     pub(super) revision: Revision,
     pub(super) seq: Seq,
+    /// The shard, and the epoch under which it was held when the entity was loaded.
+    pub(super) fence: Fence,
     pub(super) last_write: Option<Commit>,
     pub(super) pending_receipts: Vec<PendingReceipt>,
     /// Linear memory right after it was instantiated: mostly untouched pages.
@@ -93,13 +96,21 @@ pub(super) struct Envelope {
 
 /// What a turn says, and the write that must be durable before it may be said.
 pub(super) struct Answer {
-    pub(super) result: Result<Bytes, Status>,
+    pub(super) result: Result<Bytes, CallError>,
     pub(super) hold: Option<Commit>,
+    /// If it tells what was in memory and stored nothing: the fence that must still stand when it leaves.
+    pub(super) seen: Option<Fence>,
+}
+
+impl From<CallError> for Answer {
+    fn from(error: CallError) -> Self {
+        Self { result: Err(error), hold: None, seen: None }
+    }
 }
 
 impl From<Status> for Answer {
     fn from(status: Status) -> Self {
-        Self { result: Err(status), hold: None }
+        CallError::from(status).into()
     }
 }
 
@@ -115,9 +126,10 @@ pub(super) enum Offer {
 }
 
 impl Actor {
-    pub(super) fn new(address: Address) -> Self {
+    pub(super) fn new(address: Address, shard: Shard) -> Self {
         Self {
             address,
+            shard,
             inner: Mutex::new(Inner {
                 phase: COLD,
                 queue: VecDeque::new(),
@@ -131,13 +143,14 @@ impl Actor {
         }
     }
 
-    /// Takes a command in. `live` is the revision in force.
+    /// Takes a command in. `live` is the revision in force, `epoch` the one under which the shard is held.
     pub(super) fn offer(
         self: &Arc<Self>,
         house: &Arc<House>,
         request: &Request,
         guest: &Arc<Guest>,
         live: Revision,
+        epoch: Epoch,
     ) -> Offer {
         let mut inner = self.inner.lock();
         let failures = match &inner.phase {
@@ -161,6 +174,7 @@ impl Actor {
             // The caller can run the turn itself only if nothing in it has to wait.
             let at_once = request.idempotency_key.is_none()
                 && hot.revision == live
+                && hot.fence.epoch == epoch
                 && !inner.retire
                 && !hot.is_spoilt();
             running.hot = Some(hot);
@@ -172,6 +186,18 @@ impl Actor {
         drop(inner);
         running.spawn();
         Offer::Queued(answer)
+    }
+
+    /// The right to load the entity, if it is cold and does not back off.
+    pub(super) fn load(self: &Arc<Self>, house: &Arc<House>) -> Option<Running> {
+        let mut inner = self.inner.lock();
+        if !matches!(inner.phase, Phase::Cold { retry_at: None, .. }) {
+            return None;
+        }
+        inner.phase = Phase::Busy { failures: 0 };
+        let mut running = Running::new(self.clone(), house.clone());
+        running.in_task = true;
+        Some(running)
     }
 
     /// How many commands wait.
@@ -320,20 +346,20 @@ impl Running {
         }
     }
 
-    /// No instance can be made: answers everything that waits with `status`, and everything that
+    /// No instance can be made: answers everything that waits with `error`, and everything that
     /// comes before `retry_at`.
-    pub(super) fn give_up(mut self, failures: u32, retry_at: Option<Instant>, status: Status) {
+    pub(super) fn give_up(mut self, failures: u32, retry_at: Option<Instant>, error: &CallError) {
         self.ended = true;
         let waiting = {
             let mut inner = self.actor.inner.lock();
-            let retry_at = retry_at.map(|at| (at, status.clone()));
+            let retry_at = retry_at.map(|at| (at, error.clone().into_status()));
             inner.phase = Phase::Cold { failures, retry_at };
             inner.retire = false;
             std::mem::take(&mut inner.queue)
         };
         for envelope in waiting {
             // A caller that went away wants no answer.
-            let _ = envelope.answer.send(status.clone().into());
+            let _ = envelope.answer.send(error.clone().into());
         }
     }
 

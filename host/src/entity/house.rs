@@ -13,11 +13,11 @@ use tokio::sync::{Notify, Semaphore};
 use crate::entity::actor::{Actor, Answer, Hot, Offer};
 use crate::entity::crash::{CrashReport, Crashes};
 use crate::entity::residents::Residents;
-use crate::entity::{EntitiesConfig, HotEntity, Request};
-use crate::journal::{AppendError, Journal};
+use crate::entity::{CallError, Consistency, EntitiesConfig, HotEntity, Request};
+use crate::journal::{AppendError, Fence, Holdings, Journal};
 use crate::registry::{KeyError, Registry};
 use crate::words::telemetry::{Metrics, TypeLabels};
-use crate::words::{Address, Code, JournalName, Seq, Status, clock, limits};
+use crate::words::{Address, Code, Epoch, JournalName, Seq, Shard, Status, clock, limits};
 
 /// Every entity of this node. Cheap to clone.
 #[derive(Clone)]
@@ -28,12 +28,13 @@ pub struct Entities {
 pub(super) struct House {
     pub(super) registry: Registry,
     pub(super) journal: Journal,
+    pub(super) holdings: Holdings,
     pub(super) metrics: Metrics,
     pub(super) crashes: Crashes,
     pub(super) residents: Arc<Residents>,
     pub(super) activations: Semaphore,
+    /// By shard.
     actors: Vec<Mutex<HashMap<Address, Arc<Actor>>>>,
-    hasher: RandomState,
     seeds: AtomicU64,
     in_flight: AtomicUsize,
     bytes_in_flight: AtomicUsize,
@@ -49,7 +50,7 @@ impl Entities {
         metrics: Metrics,
         config: EntitiesConfig,
     ) -> Self {
-        let hasher = RandomState::new();
+        let holdings = journal.holdings().clone();
         let house = Arc::new(House {
             residents: Residents::new(config, metrics.clone()),
             registry,
@@ -57,9 +58,9 @@ impl Entities {
             metrics,
             crashes: Crashes::default(),
             activations: Semaphore::new(limits::ACTIVATIONS_AT_ONCE_MAX),
-            actors: (0..limits::ENTITY_MAP_SHARDS).map(|_| Mutex::default()).collect(),
-            seeds: AtomicU64::new(hasher.hash_one(clock::unix_ms())),
-            hasher,
+            actors: (0..holdings.shards()).map(|_| Mutex::default()).collect(),
+            seeds: AtomicU64::new(RandomState::new().hash_one(clock::unix_ms())),
+            holdings,
             in_flight: AtomicUsize::new(0),
             bytes_in_flight: AtomicUsize::new(0),
             draining: AtomicBool::new(false),
@@ -74,11 +75,17 @@ impl Entities {
     ///
     /// Dropping the future does not undo anything: a command that is running or queued for the
     /// journal takes effect, one that still waits for its turn is skipped.
-    pub async fn call(&self, request: Request) -> Result<Bytes, Status> {
+    ///
+    /// [`CallError::NotHere`] means that the command changed nothing, and is not counted.
+    pub async fn call(&self, request: Request) -> Result<Bytes, CallError> {
         let started = clock::now();
         let (service, method) = (request.service.clone(), request.method.clone());
         let result = self.house.call(request).await;
-        let code = result.as_ref().map_or_else(|status| status.code, |_| Code::Ok);
+        let code = match &result {
+            Ok(_) => Code::Ok,
+            Err(CallError::Status(status)) => status.code,
+            Err(CallError::NotHere) => return result,
+        };
         method
             .metrics
             .get_or_init(|| self.house.metrics.command(&service.name.to_arc(), &method.name))
@@ -173,16 +180,21 @@ fn describe(actor: &Actor) -> HotEntity {
 }
 
 impl House {
-    async fn call(self: &Arc<Self>, request: Request) -> Result<Bytes, Status> {
-        let guest = Arc::new(self.admit(request.payload.len())?);
+    async fn call(self: &Arc<Self>, request: Request) -> Result<Bytes, CallError> {
+        let mut guest = self.admit(request.payload.len())?;
         let id = request.method.key.read(&request.payload).map_err(|error| key_status(&error))?;
         let address = Address { journal: request.service.journal.clone(), id };
+        let epoch = guest.enter(self.holdings.shard_of(&address))?;
+        if request.consistency == Consistency::Leased && !self.holdings.lease_holds() {
+            return Err(lease_ended().into());
+        }
+        let guest = Arc::new(guest);
         let live = self.registry.live().revision;
         let answer = loop {
-            match self.actor(&address).offer(self, &request, &guest, live) {
+            match self.actor(&address).offer(self, &request, &guest, live, epoch) {
                 Offer::Run(mut running) => break running.turn(&request),
                 Offer::Queued(answer) => break self.wait_for(answer, &request).await?,
-                Offer::Refused(status) => return Err(status),
+                Offer::Refused(status) => return Err(status.into()),
                 Offer::Gone => {}
             }
         };
@@ -198,9 +210,41 @@ impl House {
                     },
                 )?,
             };
-            outcome.map_err(|error| append_status(&error))?;
+            outcome.map_err(|error| append_error(&error))?;
+        }
+        if let Some(fence) = answer.seen {
+            self.confirm(fence, request.consistency).await?;
         }
         answer.result
+    }
+
+    /// Whether an answer from memory may leave: nobody else can have written what it did not see.
+    async fn confirm(&self, fence: Fence, consistency: Consistency) -> Result<(), CallError> {
+        if self.holdings.is_alone() || consistency == Consistency::Stale {
+            return Ok(());
+        }
+        // The lease may be that of a later life of this node, in which the shard is not ours.
+        if self.holdings.epoch(fence.shard) != Some(fence.epoch) {
+            return Err(CallError::NotHere);
+        }
+        match consistency {
+            Consistency::Leased if self.holdings.lease_holds() => Ok(()),
+            Consistency::Leased => Err(lease_ended().into()),
+            Consistency::Fenced | Consistency::Stale => match self.journal.fenced(&[fence]).await {
+                Ok(fenced) if fenced.is_empty() => Ok(()),
+                Ok(_) => {
+                    self.holdings.lose(fence.shard, fence.epoch);
+                    Err(CallError::NotHere)
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "cannot confirm an epoch");
+                    Err(Status::unavailable(
+                        "the store cannot be asked who owns the entity; a retry is safe",
+                    )
+                    .into())
+                }
+            },
+        }
     }
 
     async fn wait_for(
@@ -230,7 +274,7 @@ impl House {
         let commands = self.in_flight.fetch_add(1, Ordering::SeqCst) + 1;
         let total = self.bytes_in_flight.fetch_add(bytes, Ordering::Relaxed) + bytes;
         self.metrics.commands_in_flight.inc();
-        let guest = Guest { house: self.clone(), bytes };
+        let guest = Guest { house: self.clone(), bytes, shard: None };
         if self.draining.load(Ordering::SeqCst) {
             return Err(Status::unavailable("the node is stopping; a retry is safe"));
         }
@@ -243,21 +287,18 @@ impl House {
         Ok(guest)
     }
 
-    fn shard(&self, address: &Address) -> &Mutex<HashMap<Address, Arc<Actor>>> {
-        let hash = self.hasher.hash_one(address) as usize;
-        &self.actors[hash % self.actors.len()]
-    }
-
     fn find(&self, address: &Address) -> Option<Arc<Actor>> {
-        self.shard(address).lock().get(address).cloned()
+        let Shard(shard) = self.holdings.shard_of(address);
+        self.actors[shard as usize].lock().get(address).cloned()
     }
 
-    fn actor(&self, address: &Address) -> Arc<Actor> {
-        let mut shard = self.shard(address).lock();
+    pub(super) fn actor(&self, address: &Address) -> Arc<Actor> {
+        let shard_no = self.holdings.shard_of(address);
+        let mut shard = self.actors[shard_no.0 as usize].lock();
         if let Some(actor) = shard.get(address) {
             return actor.clone();
         }
-        let actor = Arc::new(Actor::new(address.clone()));
+        let actor = Arc::new(Actor::new(address.clone(), shard_no));
         shard.insert(address.clone(), actor.clone());
         actor
     }
@@ -271,7 +312,7 @@ impl House {
     }
 
     fn forget(&self, actor: &Arc<Actor>) {
-        let mut shard = self.shard(&actor.address).lock();
+        let mut shard = self.actors[actor.shard.0 as usize].lock();
         if actor.bury() {
             shard.remove(&actor.address);
         }
@@ -283,6 +324,12 @@ impl House {
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         z ^ (z >> 31)
+    }
+
+    /// Those of one shard.
+    pub(super) fn of(&self, shard: Shard) -> Vec<Arc<Actor>> {
+        let actors = self.actors.get(shard.0 as usize);
+        actors.map(|actors| actors.lock().values().cloned().collect()).unwrap_or_default()
     }
 
     fn all(&self) -> Vec<Arc<Actor>> {
@@ -297,10 +344,23 @@ impl House {
 pub(super) struct Guest {
     house: Arc<House>,
     bytes: usize,
+    /// The shard that it has entered.
+    shard: Option<Shard>,
+}
+
+impl Guest {
+    fn enter(&mut self, shard: Shard) -> Result<Epoch, CallError> {
+        let epoch = self.house.holdings.enter(shard).map_err(|_| CallError::NotHere)?;
+        self.shard = Some(shard);
+        Ok(epoch)
+    }
 }
 
 impl Drop for Guest {
     fn drop(&mut self) {
+        if let Some(shard) = self.shard {
+            self.house.holdings.leave(shard);
+        }
         self.house.bytes_in_flight.fetch_sub(self.bytes, Ordering::Relaxed);
         self.house.metrics.commands_in_flight.dec();
         if self.house.in_flight.fetch_sub(1, Ordering::SeqCst) == 1 {
@@ -359,8 +419,19 @@ fn key_status(error: &KeyError) -> Status {
     Status::invalid_argument(error.to_string())
 }
 
-fn append_status(error: &AppendError) -> Status {
-    match error {
+fn lease_ended() -> Status {
+    Status::unavailable(
+        "this node has lost touch with the store, so it does not know whether the entity is still its \
+         own; a retry is safe",
+    )
+}
+
+fn append_error(error: &AppendError) -> CallError {
+    let status = match error {
+        AppendError::Fenced => return CallError::NotHere,
+        AppendError::Unavailable => Status::unavailable(
+            "the journal's database cannot be reached; nothing was stored, and a retry is safe",
+        ),
         AppendError::Conflict => Status::aborted(
             "a write that this answer depends on was not stored; nothing was changed, and a retry \
              is safe",
@@ -379,5 +450,6 @@ fn append_status(error: &AppendError) -> Status {
         AppendError::Stopped { .. } => {
             Status::unavailable("the journal has stopped; nothing was stored, and a retry is safe")
         }
-    }
+    };
+    status.into()
 }

@@ -62,6 +62,7 @@ fn store_status(error: &StoreError) -> Status {
         | StoreError::Refused { .. }
         | StoreError::Poisoned { .. }
         | StoreError::Full { .. }
+        | StoreError::Unavailable { .. }
         | StoreError::Read { .. } => Status::unavailable(error.to_string()),
     }
 }

@@ -7,8 +7,8 @@
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 
-use crate::entity::Request;
 use crate::entity::actor::{Answer, Running};
+use crate::entity::{CallError, Request};
 use crate::journal::{Commit, Receipt};
 use crate::words::{Status, clock, limits};
 
@@ -49,7 +49,7 @@ pub(super) async fn look_up(running: &mut Running, request: &Request) -> Option<
         hot.pending_receipts.retain(|pending| pending.commit.outcome().is_none());
         if let Some(pending) = hot.pending_receipts.iter().find(|pending| pending.key == *key) {
             let result = compare(request, pending.request_hash, &pending.reply);
-            return Some(Answer { result, hold: Some(pending.commit.clone()) });
+            return Some(Answer { result, hold: Some(pending.commit.clone()), seen: None });
         }
     }
     let journal = &running.house.journal;
@@ -58,6 +58,7 @@ pub(super) async fn look_up(running: &mut Running, request: &Request) -> Option<
         Ok(Some(receipt)) => Some(Answer {
             result: compare(request, receipt.request_hash, &receipt.reply),
             hold: None,
+            seen: None,
         }),
         Err(error) => {
             tracing::error!(address = %running.actor.address, %error, "cannot read a receipt");
@@ -66,14 +67,15 @@ pub(super) async fn look_up(running: &mut Running, request: &Request) -> Option<
     }
 }
 
-fn compare(request: &Request, request_hash: [u8; 32], reply: &Bytes) -> Result<Bytes, Status> {
+fn compare(request: &Request, request_hash: [u8; 32], reply: &Bytes) -> Result<Bytes, CallError> {
     if request_hash == hash(request) {
         return Ok(reply.clone());
     }
     Err(Status::invalid_argument(
         "this idempotency key was used for another request; use a fresh key for each command",
     )
-    .with_http(422))
+    .with_http(422)
+    .into())
 }
 
 fn hash(request: &Request) -> [u8; 32] {

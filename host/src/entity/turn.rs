@@ -4,10 +4,10 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
-use crate::entity::Request;
 use crate::entity::actor::{Answer, Hot, Running};
 use crate::entity::crash::CrashReport;
 use crate::entity::receipts::{self, PendingReceipt};
+use crate::entity::{CallError, Request};
 use crate::journal::Write;
 use crate::kind::event_sourced::{self, Decision, Violation};
 use crate::wasm::{Command, Failure};
@@ -63,7 +63,7 @@ impl Running {
             Ok(Err(rejection)) => {
                 let mut status = Status::new(rejection.code, rejection.message);
                 status.details = rejection.details;
-                return End::Alive(Answer { result: Err(status), hold: hot.last_write.clone() });
+                return End::Alive(from_memory(hot, Err(status)));
             }
             Ok(Ok(outcome)) => outcome,
         };
@@ -76,7 +76,7 @@ impl Running {
             return End::Spent(self.crashed(hot, request, failure));
         }
         if decision.events.is_empty() {
-            return End::Alive(Answer { result: Ok(decision.reply), hold: hot.last_write.clone() });
+            return End::Alive(from_memory(hot, Ok(decision.reply)));
         }
         self.persist(hot, request, decision, now_ms)
     }
@@ -89,6 +89,7 @@ impl Running {
         let receipt = receipts::issue(request, &decision.reply, now_ms);
         let commit = self.house.journal.append(Write {
             address: self.actor.address.clone(),
+            fence: hot.fence,
             after: hot.seq,
             events: decision.events,
             snapshot,
@@ -106,7 +107,7 @@ impl Running {
             self.note_write(&commit);
         }
         self.actor.seq.store(hot.seq.0, Ordering::Relaxed);
-        let answer = Answer { result: Ok::<Bytes, Status>(decision.reply), hold: Some(commit) };
+        let answer = Answer { result: Ok(decision.reply), hold: Some(commit), seen: None };
         if spent { End::Spent(answer) } else { End::Alive(answer) }
     }
 
@@ -152,7 +153,7 @@ impl Running {
                 request.method.name
             )),
         };
-        Answer { result: Err(status), hold: hot.last_write.clone() }
+        from_memory(hot, Err(status))
     }
 
     /// The guest has applied its events already: this instance cannot go on.
@@ -162,7 +163,7 @@ impl Running {
         let path = &request.method.path;
         let status =
             Status::unimplemented(format!("{path} asked for {violation}; nothing was changed"));
-        Answer { result: Err(status), hold: hot.last_write.clone() }
+        from_memory(hot, Err(status))
     }
 
     fn report(&self, hot: &Hot, request: &Request, failure: &Failure) {
@@ -186,4 +187,10 @@ impl Running {
         let grown = memory.saturating_sub(hot.memory_bytes_at_start);
         hot.share.resize(limits::HOT_ENTITY_BYTES + grown);
     }
+}
+
+/// An answer that stored nothing: it leaves once everything that it may have seen is durable.
+fn from_memory(hot: &Hot, result: Result<Bytes, Status>) -> Answer {
+    let result = result.map_err(CallError::from);
+    Answer { result, hold: hot.last_write.clone(), seen: Some(hot.fence) }
 }

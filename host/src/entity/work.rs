@@ -18,8 +18,8 @@ pub(super) async fn work(mut running: Running) {
                 Ok(hot) => running.hot = Some(hot),
                 Err(down) => {
                     // A caller that went away wants no answer, here and below.
-                    let _ = envelope.answer.send(down.status.clone().into());
-                    running.give_up(down.failures, down.retry_at, down.status);
+                    let _ = envelope.answer.send(down.error.clone().into());
+                    running.give_up(down.failures, down.retry_at, &down.error);
                     return;
                 }
             }
@@ -36,8 +36,19 @@ pub(super) async fn work(mut running: Running) {
     }
 }
 
+/// Loads an entity for which no command waits yet.
+pub(super) async fn warm(mut running: Running) {
+    match activation::activate(&mut running).await {
+        Ok(hot) => {
+            running.hot = Some(hot);
+            work(running).await;
+        }
+        Err(down) => running.give_up(down.failures, down.retry_at, &down.error),
+    }
+}
+
 /// Drops an instance that must not run another turn: someone asked for it, a write of it was not
-/// stored, or its module is not the live one any more.
+/// stored, its module is not the live one any more, or its shard was away meanwhile.
 fn drop_outdated(running: &mut Running) {
     let retire = running.take_retire();
     let Some(hot) = running.hot.as_mut() else { return };
@@ -53,7 +64,11 @@ fn drop_outdated(running: &mut Running) {
             return;
         }
     }
-    if retire || running.hot.as_ref().is_some_and(|hot| hot.is_spoilt()) {
+    let holdings = running.house.journal.holdings();
+    let outdated = running.hot.as_ref().is_some_and(|hot| {
+        hot.is_spoilt() || holdings.epoch(hot.fence.shard) != Some(hot.fence.epoch)
+    });
+    if retire || outdated {
         running.hot = None;
     }
 }

@@ -97,8 +97,10 @@ impl Backend for Services {
                 idempotency_key: context.idempotency_key,
                 deadline: context.deadline,
                 request_id: context.request_id,
+                consistency: entity::Consistency::default(),
             })
             .await
+            .map_err(entity::CallError::into_status)
     }
 
     fn wants(&self, path: &str) -> bool {

@@ -4,23 +4,25 @@
 //! a lonely write waits for nobody, and a crowd shares one sync of the disk.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use tokio::sync::{SetOnce, mpsc, oneshot};
 
 use crate::journal::error::{AppendError, StoreError};
+use crate::journal::holdings::Holdings;
 use crate::journal::memory::MemoryStore;
 use crate::journal::sqlite::SqliteStore;
 use crate::journal::store::{
-    DeploymentRecord, EntityFilter, EntityPage, EventPage, Loaded, ModuleRecord, Receipt, Store,
-    Write,
+    DeploymentRecord, EntityFilter, EntityPage, EventPage, Fence, Loaded, ModuleRecord, Receipt,
+    Store, Write,
 };
 use crate::words::limits::{
     COMMIT_BYTES_MAX, COMMIT_QUEUE_BYTES_MAX, COMMIT_QUEUE_MAX, COMMIT_ROWS_MAX,
+    COMMIT_STALLED_AFTER,
 };
 use crate::words::telemetry::Metrics;
-use crate::words::{Address, Digest, JournalName, Seq, clock};
+use crate::words::{Address, Digest, JournalName, Seq, Shard, clock};
 
 /// A write on its way to the disk. Cheap to clone; many may wait for the same.
 #[derive(Clone, Debug)]
@@ -84,8 +86,16 @@ macro_rules! store {
 #[derive(Clone)]
 pub struct Journal {
     store: AnyStore,
-    jobs: mpsc::Sender<Job>,
+    holdings: Holdings,
+    /// A queue for each lane of the store.
+    lanes: Arc<[Lane]>,
     state: Arc<State>,
+}
+
+struct Lane {
+    jobs: mpsc::Sender<Job>,
+    /// A commit of this lane has been on its way for too long: nothing is queued behind it.
+    stalled: Arc<AtomicBool>,
 }
 
 #[derive(Default)]
@@ -96,13 +106,35 @@ struct State {
 }
 
 impl Journal {
-    /// Starts the task that commits.
-    pub fn start(store: AnyStore, metrics: Metrics) -> Self {
-        let (jobs, queue) = mpsc::channel(COMMIT_QUEUE_MAX);
+    /// Starts the tasks that commit, one for each lane of the store. `holdings` hears of shards that turn
+    /// out to be fenced.
+    pub fn start(store: AnyStore, holdings: Holdings, metrics: Metrics) -> Self {
         let state = Arc::<State>::default();
-        let committer = Committer { store: store.clone(), queue, state: state.clone(), metrics };
-        tokio::spawn(committer.run());
-        Self { store, jobs, state }
+        let count = match &store {
+            AnyStore::Memory(store) => store.lanes(),
+            AnyStore::Sqlite(store) => store.lanes(),
+        };
+        let lanes = (0..count).map(|_| {
+            let (jobs, queue) = mpsc::channel(COMMIT_QUEUE_MAX);
+            let stalled = Arc::new(AtomicBool::new(false));
+            let committer = Committer {
+                store: store.clone(),
+                holdings: holdings.clone(),
+                queue,
+                stalled: stalled.clone(),
+                state: state.clone(),
+                metrics: metrics.clone(),
+            };
+            tokio::spawn(committer.run());
+            Lane { jobs, stalled }
+        });
+        let lanes = lanes.collect();
+        Self { store, holdings, lanes, state }
+    }
+
+    /// Which shards this node holds.
+    pub fn holdings(&self) -> &Holdings {
+        &self.holdings
     }
 
     /// Queues a write, in order: writes of one entity are stored in the order of their calls. Never
@@ -112,11 +144,15 @@ impl Journal {
         let promise = Promise(cell.clone());
         let bytes = write.bytes();
         let queued = self.state.queued_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        let lane = &self.lanes[write.fence.shard.0 as usize % self.lanes.len()];
         let sent = if queued > COMMIT_QUEUE_BYTES_MAX {
             promise.complete(Err(AppendError::Busy));
             false
+        } else if lane.stalled.load(Ordering::Relaxed) {
+            promise.complete(Err(AppendError::Unavailable));
+            false
         } else {
-            match self.jobs.try_send(Job::Write(write, promise)) {
+            match lane.jobs.try_send(Job::Write(write, promise)) {
                 Ok(()) => true,
                 Err(mpsc::error::TrySendError::Full(job)) => {
                     job.refuse(AppendError::Busy);
@@ -147,12 +183,19 @@ impl Journal {
 
     /// Commits what is queued, then closes the store. Later appends fail.
     pub async fn close(&self) {
-        let (done, closed) = oneshot::channel();
-        if self.jobs.send(Job::Close(done)).await.is_ok() {
-            // An error means that the task ended before it came to this job: as closed as can be.
-            let _ = closed.await;
+        for lane in self.lanes.iter() {
+            let (done, closed) = oneshot::channel();
+            if lane.jobs.send(Job::Close(done)).await.is_ok() {
+                // An error means that the task ended before it came to this job: as closed as can be.
+                let _ = closed.await;
+            }
         }
         store!(&self.store, close());
+    }
+
+    /// Which of these the store does not know as the shards' present owner and epoch.
+    pub async fn fenced(&self, fences: &[Fence]) -> Result<Vec<Shard>, StoreError> {
+        store!(&self.store, fenced(fences))
     }
 
     pub async fn load(&self, address: &Address, at: Option<Seq>) -> Result<Loaded, StoreError> {
@@ -240,7 +283,9 @@ struct Batch {
 
 struct Committer {
     store: AnyStore,
+    holdings: Holdings,
     queue: mpsc::Receiver<Job>,
+    stalled: Arc<AtomicBool>,
     state: Arc<State>,
     metrics: Metrics,
 }
@@ -285,12 +330,12 @@ impl Committer {
     }
 
     /// Commits a batch, without the writes that conflict. An error is why the journal must stop.
-    async fn commit(&self, mut batch: Batch) -> Result<(), Arc<str>> {
+    async fn commit(&mut self, mut batch: Batch) -> Result<(), Arc<str>> {
         while !batch.writes.is_empty() {
             let start = clock::now();
-            let result = store!(&self.store, commit(&batch.writes));
+            let result = self.store(&batch.writes).await;
             let seconds = start.elapsed().as_secs_f64();
-            let Err(error) = result else {
+            let Err(error) = result.map(|fenced| batch.fence_out(&fenced, &self.holdings)) else {
                 tracing::debug!(rows = batch.rows, bytes = batch.bytes, seconds, "committed");
                 self.metrics.commit_rows.observe(batch.rows as f64);
                 self.metrics.commit_bytes.inc_by(batch.bytes as u64);
@@ -319,6 +364,11 @@ impl Committer {
                     batch.complete(Err(AppendError::Full));
                     return Ok(());
                 }
+                StoreError::Unavailable { reason } => {
+                    tracing::warn!(%reason, writes = batch.writes.len(), "the database is not available");
+                    batch.complete(Err(AppendError::Unavailable));
+                    return Ok(());
+                }
                 StoreError::Poisoned { reason } => {
                     batch.complete(Err(AppendError::Unknown { reason: reason.clone() }));
                     return Err(reason);
@@ -326,6 +376,39 @@ impl Committer {
             }
         }
         Ok(())
+    }
+
+    /// Has a batch stored. If a cluster's database takes too long over it, nothing may queue behind it.
+    async fn store(&mut self, writes: &[Write]) -> Result<Vec<Shard>, StoreError> {
+        if self.holdings.is_alone() {
+            return store!(&self.store, commit(writes));
+        }
+        let store = self.store.clone();
+        let commit = async move { store!(&store, commit(writes)) };
+        tokio::pin!(commit);
+        loop {
+            let result = tokio::time::timeout(COMMIT_STALLED_AFTER, &mut commit).await;
+            if let Ok(result) = result {
+                self.stalled.store(false, Ordering::Relaxed);
+                return result;
+            }
+            self.stalled.store(true, Ordering::Relaxed);
+            let mut closing = Vec::new();
+            while let Ok(job) = self.queue.try_recv() {
+                match job {
+                    Job::Write(write, promise) => {
+                        self.state.queued_bytes.fetch_sub(write.bytes(), Ordering::Relaxed);
+                        promise.complete(Err(AppendError::Unavailable));
+                    }
+                    // Nobody may write any more: as closed as can be.
+                    Job::Close(done) => closing.push(done),
+                }
+            }
+            if !closing.is_empty() {
+                let reason = Arc::from("the database did not answer while the node stopped");
+                return Err(StoreError::Poisoned { reason });
+            }
+        }
     }
 
     /// Refuses what is queued and whatever comes.
@@ -352,6 +435,24 @@ impl Batch {
         for promise in self.promises {
             promise.complete(outcome.clone());
         }
+    }
+
+    /// Fails the writes of shards that the store has fenced, and tells the holdings.
+    fn fence_out(&mut self, fenced: &[Shard], holdings: &Holdings) {
+        if fenced.is_empty() {
+            return;
+        }
+        let mut rest = Batch::default();
+        for (write, promise) in self.writes.drain(..).zip(self.promises.drain(..)) {
+            let Fence { shard, epoch } = write.fence;
+            if fenced.contains(&shard) {
+                holdings.lose(shard, epoch);
+                promise.complete(Err(AppendError::Fenced));
+            } else {
+                rest.push(write, promise);
+            }
+        }
+        *self = rest;
     }
 
     /// Fails the first write of an entity that cannot follow what is before it, and every later one
@@ -401,7 +502,11 @@ mod tests {
     use crate::journal::conformance::write;
 
     fn journal() -> Journal {
-        Journal::start(AnyStore::Memory(MemoryStore::default()), Metrics::default())
+        Journal::start(
+            AnyStore::Memory(MemoryStore::default()),
+            Holdings::alone(),
+            Metrics::default(),
+        )
     }
 
     async fn seq(journal: &Journal, id: &str) -> u64 {
@@ -452,7 +557,8 @@ mod tests {
     #[tokio::test]
     async fn a_refused_write_fails_with_those_after_it_and_nobody_else() {
         let store = MemoryStore::default();
-        let journal = Journal::start(AnyStore::Memory(store.clone()), Metrics::default());
+        let journal =
+            Journal::start(AnyStore::Memory(store.clone()), Holdings::alone(), Metrics::default());
         store.fail_next(StoreError::Refused {
             address: Box::new(Address::new("carts", "a")),
             after: Seq(1),
@@ -472,7 +578,8 @@ mod tests {
     #[tokio::test]
     async fn a_failed_check_fails_its_writes_and_the_journal_goes_on() {
         let store = MemoryStore::default();
-        let journal = Journal::start(AnyStore::Memory(store.clone()), Metrics::default());
+        let journal =
+            Journal::start(AnyStore::Memory(store.clone()), Holdings::alone(), Metrics::default());
         store.fail_next(StoreError::Read { reason: "busy".into() });
         let failed = journal.append(write("a", 0, 1));
         assert!(matches!(failed.wait().await, Err(AppendError::Conflict)));
@@ -506,7 +613,11 @@ mod tests {
     #[tokio::test]
     async fn commits_are_counted() {
         let metrics = Metrics::default();
-        let journal = Journal::start(AnyStore::Memory(MemoryStore::default()), metrics.clone());
+        let journal = Journal::start(
+            AnyStore::Memory(MemoryStore::default()),
+            Holdings::alone(),
+            metrics.clone(),
+        );
         journal.append(write("a", 0, 2)).wait().await.unwrap();
         assert_eq!(metrics.commit_bytes.get(), 2 * ("test.Event".len() as u64 + 3));
         assert!(metrics.render().contains("stead_commit_rows_sum 2.0"));

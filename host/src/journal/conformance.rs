@@ -14,7 +14,8 @@ use crate::journal::error::StoreError;
 use crate::journal::memory::MemoryStore;
 use crate::journal::sqlite::{SqliteOptions, SqliteStore};
 use crate::journal::store::{
-    DeploymentRecord, EntityFilter, ModuleRecord, Receipt, Snapshot, Store, StoredEvent, Write,
+    DeploymentRecord, EntityFilter, Fence, ModuleRecord, Receipt, Snapshot, Store, StoredEvent,
+    Write,
 };
 use crate::words::{Address, Digest, JournalName, Message, Revision, Seq};
 
@@ -51,6 +52,7 @@ pub(super) fn event(text: impl Into<String>) -> Message {
 pub(super) fn write(id: &str, after: u64, count: usize) -> Write {
     Write {
         address: Address::new("carts", id),
+        fence: Fence::default(),
         after: Seq(after),
         events: (0..count).map(|n| event(format!("{id} {}", after + 1 + n as u64))).collect(),
         snapshot: None,
@@ -67,7 +69,7 @@ trait Fixture {
     async fn settle(&mut self);
 
     async fn commit(&mut self, batch: &[Write]) {
-        self.store().commit(batch).await.unwrap();
+        assert_eq!(self.store().commit(batch).await.unwrap(), []);
         self.settle().await;
     }
 }

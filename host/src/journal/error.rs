@@ -35,6 +35,9 @@ pub enum StoreError {
     /// Transient: the disk is full. Nothing of the batch was stored; the store goes on.
     #[error("no space left for the journal: {reason}")]
     Full { reason: Arc<str> },
+    /// Transient: the database cannot be reached or serves no writes. Nothing of the batch was stored.
+    #[error("the journal's database is not available: {reason}")]
+    Unavailable { reason: Arc<str> },
     /// A read failed; the store is unchanged.
     #[error("the journal cannot be read: {reason}")]
     Read { reason: Arc<str> },
@@ -55,6 +58,12 @@ pub enum AppendError {
     /// Not stored: as many writes wait as may. The instance must be dropped; a retry is safe.
     #[error("too many writes are waiting for the journal")]
     Busy,
+    /// Not stored: the shard belongs to another node, or was loaded before it came back. Route again.
+    #[error("the shard is not held under this epoch any more")]
+    Fenced,
+    /// Not stored: the database cannot be reached. A retry is safe.
+    #[error("the journal's database is not available")]
+    Unavailable,
     /// It may or may not be stored. The node must be restarted.
     #[error("the journal stopped after a failed commit: {reason}")]
     Unknown { reason: Arc<str> },

@@ -13,7 +13,7 @@ use crate::journal::store::{
     Receipt, Snapshot, Store, StoredEvent, Write, deployment_conflict,
 };
 use crate::words::limits::SNAPSHOTS_KEPT;
-use crate::words::{Address, Digest, EntityId, JournalName, Revision, Seq};
+use crate::words::{Address, Digest, EntityId, JournalName, Revision, Seq, Shard};
 
 /// Cheap to clone; clones share the data.
 #[derive(Clone, Default)]
@@ -104,7 +104,7 @@ impl State {
 }
 
 impl Store for MemoryStore {
-    async fn commit(&self, batch: &[Write]) -> Result<(), StoreError> {
+    async fn commit(&self, batch: &[Write]) -> Result<Vec<Shard>, StoreError> {
         let _open = self.gate.read().await;
         let mut state = self.state()?;
         if let Some(error) = state.errors.pop_front() {
@@ -114,7 +114,7 @@ impl Store for MemoryStore {
         for write in batch {
             state.apply(write);
         }
-        Ok(())
+        Ok(Vec::new())
     }
 
     async fn load(&self, address: &Address, at: Option<Seq>) -> Result<Loaded, StoreError> {

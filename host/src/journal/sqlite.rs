@@ -41,7 +41,7 @@ use crate::words::limits::{
     PACK_SLICE_ENTITIES, RECEIPT_SWEEP_EVERY, RECEIPT_SWEEP_ROWS, SEGMENT_BYTES_MAX,
     SEGMENT_MERGE_BYTES_MAX, TAIL_BYTES_MAX, TAIL_ROWS_MAX,
 };
-use crate::words::{Address, Digest, JournalName, Revision, Seq, clock};
+use crate::words::{Address, Digest, JournalName, Revision, Seq, Shard, clock};
 
 /// When events are packed, and how. The defaults are for use; tests take small numbers.
 #[derive(Clone, Debug)]
@@ -249,8 +249,9 @@ impl Inner {
 }
 
 impl Store for SqliteStore {
-    async fn commit(&self, batch: &[Write]) -> Result<(), StoreError> {
-        self.0.commit(batch).await
+    async fn commit(&self, batch: &[Write]) -> Result<Vec<Shard>, StoreError> {
+        self.0.commit(batch).await?;
+        Ok(Vec::new())
     }
 
     async fn load(&self, address: &Address, at: Option<Seq>) -> Result<Loaded, StoreError> {

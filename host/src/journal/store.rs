@@ -5,12 +5,21 @@ use std::future::Future;
 use bytes::Bytes;
 
 use crate::journal::error::StoreError;
-use crate::words::{Address, Digest, EntityId, JournalName, Message, Revision, Seq};
+use crate::words::{Address, Digest, EntityId, Epoch, JournalName, Message, Revision, Seq, Shard};
+
+/// The right to write: a shard, and the epoch under which the entity was loaded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Fence {
+    pub shard: Shard,
+    pub epoch: Epoch,
+}
 
 /// What one turn of one entity leaves behind.
 #[derive(Clone, Debug)]
 pub struct Write {
     pub address: Address,
+    /// Checked by stores of clusters in the transaction that stores the write.
+    pub fence: Fence,
     /// The sequence number that the entity had before: its events are numbered from `after + 1`.
     pub after: Seq,
     pub events: Vec<Message>,
@@ -126,19 +135,41 @@ pub struct DeploymentRecord {
 ///   before the batch would survive the loss of the process and of power.
 /// - A write whose `after` is not the entity's newest sequence number MUST fail the whole batch with
 ///   [`StoreError::Conflict`], and leave the store unchanged.
+/// - A write whose fence is not the shard's present owner and epoch MUST NOT be stored. Its shard is named
+///   in the answer of `commit`, which stores the writes of the other shards. A store that only one process
+///   can open names none.
 /// - A write that the store cannot take for a reason of its own (its entity's rows are damaged, a
 ///   bound is reached) MUST fail the whole batch with [`StoreError::Refused`], which names it.
 /// - `commit` MUST return [`StoreError::Conflict`], [`StoreError::Refused`], [`StoreError::Full`],
-///   [`StoreError::Read`] or [`StoreError::Corrupt`] only if it is certain that nothing of the batch was
+///   [`StoreError::Read`], [`StoreError::Corrupt`] or [`StoreError::Unavailable`] only if it is certain that nothing of the batch was
 ///   stored. The store goes on.
 /// - If the outcome is unknown, `commit` MUST return [`StoreError::Poisoned`], and MUST refuse every later
 ///   commit with it until the store is opened again.
 /// - A read that starts after `commit` returned MUST see the batch. Reads MUST NOT wait for commits.
 /// - An event MUST be returned exactly as written, with its number, as long as the entity lives.
-/// - Dropping the future of a read leaves the store as it was. `commit` is called by one task, one
-///   batch at a time, and its future is never dropped before it ends.
+/// - Dropping the future of a read leaves the store as it was. `commit` is called by one task for each
+///   lane, one batch at a time, and its future is never dropped before it ends. All writes of a batch are
+///   of shards of the same lane: a shard's number modulo [`lanes`](Store::lanes).
 pub trait Store: Send + Sync + 'static {
-    fn commit(&self, batch: &[Write]) -> impl Future<Output = Result<(), StoreError>> + Send;
+    /// How many batches may be on their way at once.
+    fn lanes(&self) -> usize {
+        1
+    }
+
+    /// Stores a batch, but for the writes of the shards that it returns: they are fenced.
+    fn commit(
+        &self,
+        batch: &[Write],
+    ) -> impl Future<Output = Result<Vec<Shard>, StoreError>> + Send;
+
+    /// Which of these are not the shards' present owner and epoch.
+    fn fenced(
+        &self,
+        fences: &[Fence],
+    ) -> impl Future<Output = Result<Vec<Shard>, StoreError>> + Send {
+        let _ = fences;
+        async { Ok(Vec::new()) }
+    }
 
     /// The newest snapshot with `seq <= at` (any, if `at` is none), and the newest event's number.
     fn load(

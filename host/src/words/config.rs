@@ -13,12 +13,25 @@
 //! | `--cors-max-age`         | `STEAD_CORS_MAX_AGE`       | `cors.max_age`         |
 //! | `--hot-entities`         | `STEAD_HOT_ENTITIES`       | `hot.entities`         |
 //! | `--hot-memory`           | `STEAD_HOT_MEMORY`         | `hot.memory`           |
+//! | `--store`                | `STEAD_STORE`              | `store`                |
+//! | `--peer`                 | `STEAD_PEER`               | `peer`                 |
+//! | `--advertise`            | `STEAD_ADVERTISE`          | `advertise`            |
+//! | `--join`                 | `STEAD_JOIN`               | `join`                 |
+//! | `--zone`                 | `STEAD_ZONE`               | `zone`                 |
+//! | `--capacity`             | `STEAD_CAPACITY`           | `capacity`             |
+//! | `--shards`               | `STEAD_SHARDS`             | `shards`               |
+//! | `--fast-failover`        | `STEAD_FAST_FAILOVER`      | `fast_failover`        |
+//! |                          | `STEAD_CLUSTER_KEY`        | `cluster_key`          |
+//! |                          | `STEAD_CLUSTER_KEY_PREVIOUS` | `cluster_key_previous` |
+//! | `--peer-tls-certificate` | `STEAD_PEER_TLS_CERTIFICATE` | `peer_tls.certificate` |
+//! | `--peer-tls-key`         | `STEAD_PEER_TLS_KEY`       | `peer_tls.key`         |
+//! | `--peer-tls-ca`          | `STEAD_PEER_TLS_CA`        | `peer_tls.ca`          |
 //! | `--log-format`           | `STEAD_LOG_FORMAT`         | `log.format`           |
 //! | `--log-filter`           | `STEAD_LOG_FILTER`         | `log.filter`           |
 //!
 //! The file is `./stead.toml` if it exists, or the one that `--config` or `STEAD_CONFIG` names. Paths
-//! in it are relative to it. The admin token has no flag: flags are visible to every user of a
-//! machine. An empty variable counts as unset.
+//! in it are relative to it. The admin token and the cluster keys have no flag: flags are visible to
+//! every user of a machine. An empty variable counts as unset.
 
 mod layers;
 mod value;
@@ -42,6 +55,8 @@ pub struct Config {
     pub admin_token: Option<Secret>,
     pub tls: Option<TlsFiles>,
     pub cors: CorsConfig,
+    /// None: a node of its own, with its journal in the data directory.
+    pub cluster: Option<ClusterConfig>,
     pub hot_entities_max: usize,
     pub hot_bytes_max: usize,
     pub log_json: bool,
@@ -75,6 +90,39 @@ pub struct TlsFiles {
     pub key: PathBuf,
 }
 
+/// A node that shares its journal, in PostgreSQL, with others.
+#[derive(Clone, Debug)]
+pub struct ClusterConfig {
+    /// `postgres://..`; may contain a password.
+    pub store: Secret,
+    /// Where other nodes reach this one: TCP for calls, UDP for gossip.
+    pub peer: SocketAddr,
+    /// What other nodes are told instead of `peer`. The port may be 0: then it is that of `peer`.
+    pub advertise: Option<SocketAddr>,
+    /// Other members: `address:port`, or a DNS name that resolves to all of them, with a port.
+    pub join: Vec<String>,
+    /// The same on every node.
+    pub key: Secret,
+    /// Understood too, while a key is replaced.
+    pub key_previous: Option<Secret>,
+    pub zone: String,
+    /// How much this node takes compared with others.
+    pub capacity: u32,
+    /// Of a cluster that does not exist yet.
+    pub shards: u32,
+    /// Short leases: take-over within 3 s, for more statements and less patience with slow nodes.
+    pub fast_failover: bool,
+    pub peer_tls: Option<PeerTls>,
+}
+
+/// Mutual TLS between nodes, instead of what follows from the cluster key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerTls {
+    pub files: TlsFiles,
+    /// Certificates of the authorities that sign nodes' certificates.
+    pub ca: PathBuf,
+}
+
 #[derive(Clone, Debug, Default)]
 pub struct CorsConfig {
     /// `*` or origins such as `https://shop.example`. Empty: no CORS headers at all.
@@ -98,6 +146,18 @@ pub struct Overrides {
     pub cors_max_age: Option<String>,
     pub hot_entities: Option<String>,
     pub hot_memory: Option<String>,
+    pub store: Option<String>,
+    pub peer: Option<String>,
+    pub advertise: Option<String>,
+    /// Separated by commas.
+    pub join: Option<String>,
+    pub zone: Option<String>,
+    pub capacity: Option<String>,
+    pub shards: Option<String>,
+    pub fast_failover: Option<String>,
+    pub peer_tls_certificate: Option<String>,
+    pub peer_tls_key: Option<String>,
+    pub peer_tls_ca: Option<String>,
     /// `text` or `json`
     pub log_format: Option<String>,
     pub log_filter: Option<String>,
@@ -124,6 +184,18 @@ pub enum ConfigError {
         admin.port()
     )]
     OpenAdmin { origin: String, admin: SocketAddr },
+    #[error(
+        "nodes that share a store need the same secret to know each other; set STEAD_CLUSTER_KEY on each of them (`openssl rand -hex 32` makes a good one)"
+    )]
+    NoClusterKey,
+    #[error(
+        "{present} is for a node of a cluster; give it the cluster's store with --store postgres://.. or STEAD_STORE"
+    )]
+    NoCluster { present: String },
+    #[error(
+        "{origin}: other nodes cannot reach {peer}; say with --advertise at which address they can"
+    )]
+    NoAdvertise { origin: String, peer: SocketAddr },
     #[error("services and admin API cannot both listen on {address}; give --admin another port")]
     SameAddress { address: SocketAddr },
 }
@@ -138,6 +210,7 @@ impl Default for Config {
             admin_token: None,
             tls: None,
             cors: CorsConfig { allowed_origins: Vec::new(), max_age_seconds: 600 },
+            cluster: None,
             hot_entities_max: limits::HOT_ENTITIES_DEFAULT,
             hot_bytes_max: limits::HOT_BYTES_DEFAULT,
             log_json: false,
@@ -182,6 +255,7 @@ impl Config {
                     .as_ref()
                     .map_or(default.cors.max_age_seconds, whole_seconds),
             },
+            cluster: cluster(layers)?,
             hot_entities_max: layers
                 .get("hot.entities", value::count(1, limits::HOT_ENTITIES_MAX))?
                 .unwrap_or(default.hot_entities_max),
@@ -203,16 +277,85 @@ impl Config {
 }
 
 fn tls(layers: &Layers) -> Result<Option<TlsFiles>, ConfigError> {
+    tls_files(layers, "tls.certificate", "tls.key")
+}
+
+fn tls_files(
+    layers: &Layers,
+    certificate_key: &'static str,
+    key_key: &'static str,
+) -> Result<Option<TlsFiles>, ConfigError> {
     let half = |present: &str, missing| {
         let present = layers.origin(present).unwrap_or_default();
         Err(ConfigError::HalfTls { present, missing })
     };
-    match (layers.get("tls.certificate", value::path)?, layers.get("tls.key", value::path)?) {
+    match (layers.get(certificate_key, value::path)?, layers.get(key_key, value::path)?) {
         (Some(certificate), Some(key)) => Ok(Some(TlsFiles { certificate, key })),
         (None, None) => Ok(None),
-        (Some(_), None) => half("tls.certificate", "tls.key"),
-        (None, Some(_)) => half("tls.key", "tls.certificate"),
+        (Some(_), None) => half(certificate_key, key_key),
+        (None, Some(_)) => half(key_key, certificate_key),
     }
+}
+
+/// What only makes sense together with `store`.
+const OF_CLUSTERS: [&str; 9] = [
+    "peer",
+    "advertise",
+    "join",
+    "zone",
+    "capacity",
+    "shards",
+    "fast_failover",
+    "peer_tls.certificate",
+    "peer_tls.ca",
+];
+
+fn cluster(layers: &Layers) -> Result<Option<ClusterConfig>, ConfigError> {
+    let Some(store) = layers.get("store", value::store)? else {
+        return match OF_CLUSTERS.iter().find_map(|key| layers.origin(key)) {
+            Some(present) => Err(ConfigError::NoCluster { present }),
+            None => Ok(None),
+        };
+    };
+    let key = layers.get("cluster_key", value::cluster_key)?.ok_or(ConfigError::NoClusterKey)?;
+    let peer = layers
+        .get("peer", value::address)?
+        .unwrap_or(SocketAddr::from(([127, 0, 0, 1], limits::PEER_PORT_DEFAULT)));
+    let advertise = layers.get("advertise", value::address)?;
+    if peer.ip().is_unspecified() && advertise.is_none() {
+        let origin = layers.origin("peer").unwrap_or_default();
+        return Err(ConfigError::NoAdvertise { origin, peer });
+    }
+    let files = tls_files(layers, "peer_tls.certificate", "peer_tls.key")?;
+    let peer_tls = match (files, layers.get("peer_tls.ca", value::path)?) {
+        (Some(files), Some(ca)) => Some(PeerTls { files, ca }),
+        (None, None) => None,
+        (Some(_), None) => {
+            let present = layers.origin("peer_tls.certificate").unwrap_or_default();
+            return Err(ConfigError::HalfTls { present, missing: "peer_tls.ca" });
+        }
+        (None, Some(_)) => {
+            let present = layers.origin("peer_tls.ca").unwrap_or_default();
+            return Err(ConfigError::HalfTls { present, missing: "peer_tls.certificate" });
+        }
+    };
+    Ok(Some(ClusterConfig {
+        store,
+        peer,
+        advertise,
+        join: layers.get("join", value::join)?.unwrap_or_default(),
+        key,
+        key_previous: layers.get("cluster_key_previous", value::cluster_key)?,
+        zone: layers.get("zone", value::zone)?.unwrap_or_default(),
+        capacity: layers
+            .get("capacity", value::count(1, limits::NODE_CAPACITY_MAX))?
+            .map_or(limits::NODE_CAPACITY_DEFAULT, |capacity| capacity as u32),
+        shards: layers
+            .get("shards", value::count(1, limits::SHARDS_MAX))?
+            .map_or(limits::SHARDS_DEFAULT, |shards| shards as u32),
+        fast_failover: layers.get("fast_failover", value::switch)?.unwrap_or(false),
+        peer_tls,
+    }))
 }
 
 fn whole_seconds(duration: &Duration) -> u32 {

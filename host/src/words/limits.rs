@@ -125,7 +125,10 @@ pub const EVICTION_SAMPLE: usize = 16;
 pub const EVICTION_SAMPLES_MAX: usize = 64;
 /// Entries that the lists of residents may hold beyond two for each resident.
 pub const RESIDENTS_SLACK: usize = 1_024;
-pub const ENTITY_MAP_SHARDS: usize = 64;
+/// Hand-off of a shard: how long its turns may take to end, and how many of its entities its next owner
+/// loads before commands ask for them.
+pub const HANDOFF_TURNS_MAX: Duration = Duration::from_secs(2);
+pub const HANDOFF_WARM_MAX: usize = 64;
 /// Crashes kept for `stead entity get`, over all entities.
 pub const CRASH_REPORTS_MAX: usize = 1_000;
 pub const CRASH_REPORT_BYTES_MAX: usize = 8 * KIB;
@@ -136,6 +139,8 @@ pub const COMMIT_BYTES_MAX: usize = 16 * MIB;
 /// Of writes that wait for a commit.
 pub const COMMIT_QUEUE_BYTES_MAX: usize = 512 * MIB;
 pub const COMMIT_QUEUE_MAX: usize = COMMANDS_IN_FLIGHT_MAX;
+/// A cluster's database that takes longer over a commit gets no more writes until it has answered.
+pub const COMMIT_STALLED_AFTER: Duration = Duration::from_secs(1);
 pub const SNAPSHOTS_KEPT: usize = 2;
 /// Entities whose newest sequence number is kept in memory, hot or not.
 pub const KNOWN_ENTITIES_MAX: usize = 131_072;
@@ -180,6 +185,29 @@ pub const MESSAGE_TYPES_MAX: usize = 100_000;
 pub const WAL_CHECKPOINT_PAGES: usize = 4_000;
 pub const LIST_PAGE_DEFAULT: usize = 100;
 pub const LIST_PAGE_MAX: usize = 1_000;
+
+// Clusters.
+pub const PEER_PORT_DEFAULT: u16 = 7834;
+pub const SHARDS_DEFAULT: u32 = 1_024;
+pub const SHARDS_MAX: usize = 65_536;
+pub const NODE_CAPACITY_DEFAULT: u32 = 100;
+pub const NODE_CAPACITY_MAX: usize = 10_000;
+pub const CLUSTER_KEY_BYTES_MIN: usize = 16;
+pub const ZONE_BYTES_MAX: usize = 64;
+/// How often a node renews its lease, for how long an unchanged lease keeps others away, and for how long
+/// after it sent the renewal the node itself trusts it. The margin covers clocks that run unevenly.
+pub const LEASE_RENEW_EVERY: Duration = Duration::from_millis(1_500);
+pub const LEASE: Duration = Duration::from_secs(6);
+pub const LEASE_TRUSTED: Duration = Duration::from_millis(5_500);
+pub const STORE_POLL_EVERY: Duration = Duration::from_millis(500);
+/// Who has not looked for so long cannot say that another's lease has run out.
+pub const STORE_POLL_GAP_MAX: Duration = Duration::from_secs(2);
+/// The same with `--fast-failover`.
+pub const FAST_LEASE_RENEW_EVERY: Duration = Duration::from_millis(400);
+pub const FAST_LEASE: Duration = Duration::from_millis(2_000);
+pub const FAST_LEASE_TRUSTED: Duration = Duration::from_millis(1_750);
+pub const FAST_STORE_POLL_EVERY: Duration = Duration::from_millis(200);
+pub const FAST_STORE_POLL_GAP_MAX: Duration = Duration::from_millis(700);
 
 // The command line.
 pub const CLIENT_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);

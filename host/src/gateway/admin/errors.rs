@@ -29,7 +29,9 @@ pub fn from_store(error: StoreError) -> Status {
     match error {
         StoreError::Conflict { .. } => Status::aborted(text),
         StoreError::Full { .. } | StoreError::Refused { .. } => Status::resource_exhausted(text),
-        StoreError::Poisoned { .. } | StoreError::Read { .. } => Status::unavailable(text),
+        StoreError::Poisoned { .. } | StoreError::Unavailable { .. } | StoreError::Read { .. } => {
+            Status::unavailable(text)
+        }
         StoreError::Corrupt { .. } => Status::data_loss(text),
     }
 }

@@ -10,7 +10,7 @@ use crate::journal::conformance::{copy, event, tiny, write};
 use crate::journal::error::{AppendError, OpenError, StoreError};
 use crate::journal::sqlite::{SqliteOptions, SqliteStore};
 use crate::journal::store::{Receipt, Store, StoredEvent, Write};
-use crate::journal::{AnyStore, Journal};
+use crate::journal::{AnyStore, Holdings, Journal};
 use crate::words::limits::JOURNAL_READERS;
 use crate::words::telemetry::Metrics;
 use crate::words::{Address, Message, Seq, clock};
@@ -195,7 +195,8 @@ async fn a_journal_on_a_full_disk_refuses_and_goes_on() {
     let store = open(dir.path()).await;
     store.commit(&[write("a", 0, 1)]).await.unwrap();
     store.meddle("PRAGMA max_page_count = 1").await;
-    let journal = Journal::start(AnyStore::Sqlite(store.clone()), Metrics::default());
+    let journal =
+        Journal::start(AnyStore::Sqlite(store.clone()), Holdings::alone(), Metrics::default());
     let large = Write { events: vec![event("x".repeat(1 << 20))], ..write("a", 1, 0) };
     let failed = [journal.append(large), journal.append(write("a", 2, 1))];
     assert!(matches!(failed[0].wait().await, Err(AppendError::Full)));
@@ -227,7 +228,7 @@ async fn a_journal_stops_for_good_after_an_unknown_failure() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path()).await;
     store.meddle("ALTER TABLE journal RENAME TO elsewhere").await;
-    let journal = Journal::start(AnyStore::Sqlite(store), Metrics::default());
+    let journal = Journal::start(AnyStore::Sqlite(store), Holdings::alone(), Metrics::default());
     let first = journal.append(write("a", 0, 1));
     assert!(matches!(first.wait().await, Err(AppendError::Unknown { .. })));
     let reason = journal.failed().await;

@@ -1,7 +1,7 @@
 use super::*;
 use crate::journal::memory::MemoryStore;
 use crate::journal::sqlite::SqliteStore;
-use crate::journal::{AnyStore, Write};
+use crate::journal::{AnyStore, Fence, Holdings, Write};
 use crate::registry::plan::Action;
 use crate::registry::testing::{component, describe};
 use crate::wasm::fixtures::{Guest, engine};
@@ -26,7 +26,11 @@ struct Host {
 
 impl Host {
     async fn start() -> Self {
-        let journal = Journal::start(AnyStore::Memory(MemoryStore::default()), Metrics::default());
+        let journal = Journal::start(
+            AnyStore::Memory(MemoryStore::default()),
+            Holdings::alone(),
+            Metrics::default(),
+        );
         let engine = engine();
         let registry = Registry::open(engine.clone(), journal.clone()).await.unwrap();
         Self { engine, journal, registry }
@@ -50,6 +54,7 @@ impl Host {
     async fn store_an_event(&self, journal: &str) {
         let write = Write {
             address: Address::new(journal, "one"),
+            fence: Fence::default(),
             after: Seq::ZERO,
             events: vec![Event::new("t.M", b"".as_slice())],
             snapshot: None,
@@ -279,7 +284,7 @@ async fn a_module_that_cannot_be_loaded_is_left_out_and_told() {
 async fn a_module_that_is_damaged_in_the_journal_is_left_out_and_told() {
     let dir = tempfile::tempdir().unwrap();
     let store = AnyStore::Sqlite(SqliteStore::open(dir.path()).await.unwrap());
-    let journal = Journal::start(store, Metrics::default());
+    let journal = Journal::start(store, Holdings::alone(), Metrics::default());
     let digest = Digest::of(b"as it was written");
     let record = ModuleRecord { digest, name: "bad".into(), bytes: 6, uploaded_at_ms: 0 };
     journal.put_module(&record, &Bytes::from_static(b"rotten")).await.unwrap();

@@ -39,7 +39,7 @@ impl Layers {
         environment: &dyn Fn(&str) -> Option<OsString>,
         file: Option<(&Path, &str)>,
     ) -> Result<Self, ConfigError> {
-        let rows: [Row; 13] = [
+        let rows: [Row; 26] = [
             ("data", flags.data),
             ("listen", flags.listen),
             ("admin", flags.admin),
@@ -51,6 +51,19 @@ impl Layers {
             ("cors.max_age", flags.cors_max_age),
             ("hot.entities", flags.hot_entities),
             ("hot.memory", flags.hot_memory),
+            ("store", flags.store),
+            ("peer", flags.peer),
+            ("advertise", flags.advertise),
+            ("join", flags.join),
+            ("zone", flags.zone),
+            ("capacity", flags.capacity),
+            ("shards", flags.shards),
+            ("fast_failover", flags.fast_failover),
+            ("cluster_key", None),
+            ("cluster_key_previous", None),
+            ("peer_tls.certificate", flags.peer_tls_certificate),
+            ("peer_tls.key", flags.peer_tls_key),
+            ("peer_tls.ca", flags.peer_tls_ca),
             ("log.format", flags.log_format),
             ("log.filter", flags.log_filter),
         ];

@@ -9,6 +9,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::words::config::Secret;
 use crate::words::config::layers::Said;
+use crate::words::limits::{CLUSTER_KEY_BYTES_MIN, ZONE_BYTES_MAX};
 
 pub(super) fn path(said: &Said) -> Result<PathBuf, String> {
     let text = text(said)?;
@@ -41,17 +42,78 @@ pub(super) fn token(said: &Said) -> Result<Secret, String> {
     Ok(Secret::new(text))
 }
 
-pub(super) fn origins(said: &Said) -> Result<Vec<String>, String> {
-    let origins: Vec<String> = match said.value() {
-        Value::String(text) => {
-            text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(Into::into).collect()
+/// The URL of a PostgreSQL database.
+pub(super) fn store(said: &Said) -> Result<Secret, String> {
+    let text = text(said)?;
+    if text.starts_with("postgres://") || text.starts_with("postgresql://") {
+        return Ok(Secret::new(text));
+    }
+    // Not shown: it may contain a password.
+    Err("the store must be postgres://user@host/database; without one, the journal is kept in the data directory".into())
+}
+
+pub(super) fn cluster_key(said: &Said) -> Result<Secret, String> {
+    let key = token(said)?;
+    if key.expose().len() < CLUSTER_KEY_BYTES_MIN {
+        return Err(format!(
+            "a cluster key has at least {CLUSTER_KEY_BYTES_MIN} characters; `openssl rand -hex 32` makes a good one"
+        ));
+    }
+    Ok(key)
+}
+
+/// `host:port`, several with commas.
+pub(super) fn join(said: &Said) -> Result<Vec<String>, String> {
+    let seeds = list(said, "addresses")?;
+    for seed in &seeds {
+        let port = seed.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
+        if port.is_none_or(|port| port == 0) {
+            return Err(format!(
+                "{seed:?} is not the address of a node; write it like 10.0.0.7:7834 or stead.internal:7834"
+            ));
         }
+    }
+    Ok(seeds)
+}
+
+pub(super) fn zone(said: &Said) -> Result<String, String> {
+    let text = text(said)?;
+    let fine = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
+    if text.len() > ZONE_BYTES_MAX || !fine {
+        return Err(format!(
+            "a zone has at most {ZONE_BYTES_MAX} letters, digits, `-`, `_` and `.`"
+        ));
+    }
+    Ok(text.into())
+}
+
+pub(super) fn switch(said: &Said) -> Result<bool, String> {
+    match said.value() {
+        Value::Boolean(on) => Ok(*on),
+        Value::String(text) if text == "true" => Ok(true),
+        Value::String(text) if text == "false" => Ok(false),
+        other => Err(format!("expected true or false, found {other}")),
+    }
+}
+
+fn list(said: &Said, of: &str) -> Result<Vec<String>, String> {
+    match said.value() {
+        Value::String(text) => Ok(text
+            .split(',')
+            .map(str::trim)
+            .filter(|part| !part.is_empty())
+            .map(Into::into)
+            .collect()),
         Value::Array(values) => values
             .iter()
-            .map(|value| value.as_str().map(Into::into).ok_or("every origin must be a text"))
-            .collect::<Result<_, _>>()?,
-        other => return Err(format!("expected a list of origins, found {}", kind(other))),
-    };
+            .map(|value| value.as_str().map(Into::into).ok_or(format!("{of} must be texts")))
+            .collect(),
+        other => Err(format!("expected a list of {of}, found {}", kind(other))),
+    }
+}
+
+pub(super) fn origins(said: &Said) -> Result<Vec<String>, String> {
+    let origins = list(said, "origins")?;
     for origin in &origins {
         let host = origin.strip_prefix("https://").or_else(|| origin.strip_prefix("http://"));
         if origin != "*" && host.is_none_or(|host| host.is_empty() || host.contains('/')) {

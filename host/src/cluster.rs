@@ -1,0 +1,3 @@
+//! Floor 6: the cluster: who is a member, who owns which shard, and how shards change hands.
+
+pub mod routes;
