@@ -1,6 +1,6 @@
-//! The external clients of the tests, from PyPI and npm, into `target/clients`.
+//! What the tests need from PyPI and npm, into `target`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::{steps, tools};
@@ -11,22 +11,15 @@ pub fn dir() -> PathBuf {
     tools::target_dir().join("clients")
 }
 
-/// Installs what is not installed yet.
+/// Installs the external clients of the tests, those that are not installed yet.
 pub fn install() -> anyhow::Result<()> {
     tools::ensure_client_tools()?;
-    std::fs::create_dir_all(dir())?;
-    once("clients", "grpcio from PyPI", "requirements.txt", |source| {
-        let python = dir().join("venv/bin/python");
-        tools::output(Command::new("python3").args(["-m", "venv"]).arg(dir().join("venv")))?;
-        tools::output(
-            Command::new(python)
-                .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r"])
-                .arg(source),
-        )?;
-        Ok(())
-    })?;
-    once("clients", "Connect and buf from npm", "package.json", |source| {
-        std::fs::copy(source, dir().join("package.json"))?;
+    let source = tools::root().join(SOURCE);
+    let requirements = source.join("requirements.txt");
+    python("clients", "grpcio from PyPI", &requirements, &dir())?;
+    let package = source.join("package.json");
+    once("clients", "Connect and buf from npm", &package, &dir(), || {
+        std::fs::copy(&package, dir().join("package.json"))?;
         // No lock file: it would have to name buf's packages for every platform, and `npm ci` refuses
         // where a registry lacks one of them. The versions in package.json are exact.
         tools::output(
@@ -44,20 +37,37 @@ pub fn install() -> anyhow::Result<()> {
     })
 }
 
-/// Runs an installation unless the same list has been installed before.
+/// A Python with the packages that the file `requirements` lists, in `dir`.
+pub fn python(name: &str, done: &str, requirements: &Path, dir: &Path) -> anyhow::Result<PathBuf> {
+    let python = dir.join("venv/bin/python");
+    once(name, done, requirements, dir, || {
+        tools::output(Command::new("python3").args(["-m", "venv"]).arg(dir.join("venv")))?;
+        tools::output(
+            Command::new(&python)
+                .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r"])
+                .arg(requirements),
+        )?;
+        Ok(())
+    })?;
+    Ok(python)
+}
+
+/// Runs an installation into `dir` unless the same list has been installed there before.
 fn once(
     name: &str,
     done: &str,
-    list: &str,
-    install: impl FnOnce(PathBuf) -> anyhow::Result<()>,
+    list: &Path,
+    dir: &Path,
+    install: impl FnOnce() -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
-    let source = tools::root().join(SOURCE).join(list);
-    let stamp = dir().join(format!("installed-{list}"));
-    let wanted = std::fs::read(&source)?;
+    let file = list.file_name().unwrap_or_default().to_string_lossy();
+    let stamp = dir.join(format!("installed-{file}"));
+    let wanted = std::fs::read(list)?;
     if std::fs::read(&stamp).is_ok_and(|installed| installed == wanted) {
         return Ok(());
     }
-    steps::short(name, |_| install(source), done)?;
+    std::fs::create_dir_all(dir)?;
+    steps::short(name, |_| install(), done)?;
     std::fs::write(stamp, wanted)?;
     Ok(())
 }

@@ -58,7 +58,7 @@ enum Task {
     },
     /// Build every example and test guest into target/guests
     Guests,
-    /// Formatting, lints, documentation and licences, as CI checks them
+    /// Formatting, lints, documentation, deploy/ and licences, as CI checks them
     CiChecks,
 }
 

@@ -64,13 +64,21 @@ fn ensure_target(target: &str) -> anyhow::Result<()> {
     run(Command::new("rustup").args(["target", "add", target]).current_dir(root()))
 }
 
+pub fn ensure_python() -> anyhow::Result<()> {
+    if !runs("python3", "--version") {
+        bail!(
+            "the tests use packages from PyPI, and `python3` was not found; install it with \
+             `apt-get install python3 python3-venv`"
+        );
+    }
+    Ok(())
+}
+
 /// The tools that run the external clients of the tests.
 pub fn ensure_client_tools() -> anyhow::Result<()> {
-    for (tool, install) in [
-        ("python3", "apt-get install python3 python3-venv"),
-        ("node", "apt-get install nodejs npm"),
-        ("npm", "apt-get install npm"),
-    ] {
+    ensure_python()?;
+    for (tool, install) in [("node", "apt-get install nodejs npm"), ("npm", "apt-get install npm")]
+    {
         if !runs(tool, "--version") {
             bail!(
                 "the tests call Stead with clients from PyPI and npm, and `{tool}` was not found; \
