@@ -17,6 +17,8 @@ pub mod cart;
 
 pub mod rng;
 
+pub mod linear;
+
 pub use client::{Answer, Client};
 pub use host::Host;
 
