@@ -208,6 +208,12 @@ pub const FAST_LEASE: Duration = Duration::from_millis(2_000);
 pub const FAST_LEASE_TRUSTED: Duration = Duration::from_millis(1_750);
 pub const FAST_STORE_POLL_EVERY: Duration = Duration::from_millis(200);
 pub const FAST_STORE_POLL_GAP_MAX: Duration = Duration::from_millis(700);
+/// How far from its fair share of the shards a node may be before any are moved.
+pub const PLACEMENT_TOLERANCE_PERCENT: u32 = 10;
+/// What one node may begin to give away within [`MOVES_WINDOW`], of all shards of the cluster.
+pub const MOVES_PERCENT_MAX: usize = 10;
+pub const MOVES_WINDOW: Duration = Duration::from_secs(10);
+pub const MOVES_AT_ONCE_MAX: usize = 8;
 
 // The command line.
 pub const CLIENT_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
