@@ -7,6 +7,8 @@ pub mod files;
 
 pub mod host;
 
+pub mod postgres;
+
 pub mod client;
 
 pub mod admin;
