@@ -7,6 +7,7 @@ pub mod commit;
 pub mod error;
 pub mod holdings;
 pub mod memory;
+pub mod postgres;
 pub mod sqlite;
 pub mod store;
 

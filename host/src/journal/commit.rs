@@ -12,6 +12,7 @@ use tokio::sync::{SetOnce, mpsc, oneshot};
 use crate::journal::error::{AppendError, StoreError};
 use crate::journal::holdings::Holdings;
 use crate::journal::memory::MemoryStore;
+use crate::journal::postgres::PgStore;
 use crate::journal::sqlite::SqliteStore;
 use crate::journal::store::{
     DeploymentRecord, EntityFilter, EntityPage, EventPage, Fence, Loaded, ModuleRecord, Receipt,
@@ -70,6 +71,7 @@ enum Job {
 pub enum AnyStore {
     Memory(MemoryStore),
     Sqlite(SqliteStore),
+    Postgres(PgStore),
 }
 
 /// Calls the same method of whichever store it is.
@@ -78,6 +80,7 @@ macro_rules! store {
         match $store {
             AnyStore::Memory(store) => store.$method($($argument),*).await,
             AnyStore::Sqlite(store) => store.$method($($argument),*).await,
+            AnyStore::Postgres(store) => store.$method($($argument),*).await,
         }
     };
 }
@@ -113,6 +116,7 @@ impl Journal {
         let count = match &store {
             AnyStore::Memory(store) => store.lanes(),
             AnyStore::Sqlite(store) => store.lanes(),
+            AnyStore::Postgres(store) => store.lanes(),
         };
         let lanes = (0..count).map(|_| {
             let (jobs, queue) = mpsc::channel(COMMIT_QUEUE_MAX);
@@ -379,7 +383,7 @@ impl Committer {
     }
 
     /// Has a batch stored. If a cluster's database takes too long over it, nothing may queue behind it.
-    async fn store(&mut self, writes: &[Write]) -> Result<Vec<Shard>, StoreError> {
+    async fn store(&mut self, writes: &[Write]) -> Result<Vec<Fence>, StoreError> {
         if self.holdings.is_alone() {
             return store!(&self.store, commit(writes));
         }
@@ -437,15 +441,15 @@ impl Batch {
         }
     }
 
-    /// Fails the writes of shards that the store has fenced, and tells the holdings.
-    fn fence_out(&mut self, fenced: &[Shard], holdings: &Holdings) {
+    /// Fails the writes that the store has fenced, and tells the holdings.
+    fn fence_out(&mut self, fenced: &[Fence], holdings: &Holdings) {
         if fenced.is_empty() {
             return;
         }
         let mut rest = Batch::default();
         for (write, promise) in self.writes.drain(..).zip(self.promises.drain(..)) {
             let Fence { shard, epoch } = write.fence;
-            if fenced.contains(&shard) {
+            if fenced.contains(&write.fence) {
                 holdings.lose(shard, epoch);
                 promise.complete(Err(AppendError::Fenced));
             } else {

@@ -12,12 +12,14 @@ use tempfile::TempDir;
 
 use crate::journal::error::StoreError;
 use crate::journal::memory::MemoryStore;
+use crate::journal::postgres::PgStore;
+use crate::journal::postgres::tests::open as open_postgres;
 use crate::journal::sqlite::{SqliteOptions, SqliteStore};
 use crate::journal::store::{
     DeploymentRecord, EntityFilter, Fence, ModuleRecord, Receipt, Snapshot, Store, StoredEvent,
     Write,
 };
-use crate::words::{Address, Digest, JournalName, Message, Revision, Seq};
+use crate::words::{Address, Digest, Epoch, JournalName, Message, Revision, Seq, Shard};
 
 /// A store may forget what has expired by its own clock.
 const FUTURE_MS: u64 = 1 << 42;
@@ -52,7 +54,7 @@ pub(super) fn event(text: impl Into<String>) -> Message {
 pub(super) fn write(id: &str, after: u64, count: usize) -> Write {
     Write {
         address: Address::new("carts", id),
-        fence: Fence::default(),
+        fence: Fence { shard: Shard(0), epoch: Epoch(1) },
         after: Seq(after),
         events: (0..count).map(|n| event(format!("{id} {}", after + 1 + n as u64))).collect(),
         snapshot: None,
@@ -155,6 +157,23 @@ sqlite_fixture!(Packed, Settle::Pack);
 sqlite_fixture!(Reopened, Settle::Reopen);
 sqlite_fixture!(Crashed, Settle::Crash);
 
+/// One shard, which is owned.
+struct Postgres(PgStore);
+
+impl Fixture for Postgres {
+    type Store = PgStore;
+
+    async fn new() -> Self {
+        Self(open_postgres(1).await.store)
+    }
+
+    fn store(&self) -> &PgStore {
+        &self.0
+    }
+
+    async fn settle(&mut self) {}
+}
+
 macro_rules! conformance {
     ($($test:ident)*) => {
         conformance!(@ memory Memory $($test)*);
@@ -162,6 +181,7 @@ macro_rules! conformance {
         conformance!(@ sqlite_packed Packed $($test)*);
         conformance!(@ sqlite_reopened Reopened $($test)*);
         conformance!(@ sqlite_crashed Crashed $($test)*);
+        conformance!(@ postgres Postgres $($test)*);
     };
     (@ $module:ident $fixture:ident $($test:ident)*) => {
         mod $module {

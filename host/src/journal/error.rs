@@ -18,6 +18,17 @@ pub enum OpenError {
     Corrupt { path: PathBuf, reason: String },
     #[error("{} cannot be opened: {reason}", path.display())]
     Other { path: PathBuf, reason: String },
+    #[error(
+        "the store's URL is not one of PostgreSQL ({reason}); write it like postgres://user@host:5432/database"
+    )]
+    StoreUrl { reason: String },
+    /// `store` is host, port and database, without credentials.
+    #[error("the database {store} {problem}")]
+    Database { store: String, problem: String },
+    #[error(
+        "the database {store} was set up by a newer stead (schema {found}, this one knows {known}); start that version"
+    )]
+    NewerStore { store: String, found: i64, known: i64 },
 }
 
 /// Why an operation of a store failed.

@@ -9,11 +9,11 @@ use tokio::sync::{OwnedRwLockWriteGuard, RwLock};
 
 use crate::journal::error::StoreError;
 use crate::journal::store::{
-    DeploymentRecord, EntityFilter, EntityPage, EntitySummary, EventPage, Loaded, ModuleRecord,
-    Receipt, Snapshot, Store, StoredEvent, Write, deployment_conflict,
+    DeploymentRecord, EntityFilter, EntityPage, EntitySummary, EventPage, Fence, Loaded,
+    ModuleRecord, Receipt, Snapshot, Store, StoredEvent, Write, deployment_conflict,
 };
 use crate::words::limits::SNAPSHOTS_KEPT;
-use crate::words::{Address, Digest, EntityId, JournalName, Revision, Seq, Shard};
+use crate::words::{Address, Digest, EntityId, JournalName, Revision, Seq};
 
 /// Cheap to clone; clones share the data.
 #[derive(Clone, Default)]
@@ -104,7 +104,7 @@ impl State {
 }
 
 impl Store for MemoryStore {
-    async fn commit(&self, batch: &[Write]) -> Result<Vec<Shard>, StoreError> {
+    async fn commit(&self, batch: &[Write]) -> Result<Vec<Fence>, StoreError> {
         let _open = self.gate.read().await;
         let mut state = self.state()?;
         if let Some(error) = state.errors.pop_front() {

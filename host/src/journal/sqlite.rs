@@ -33,15 +33,15 @@ use crate::journal::sqlite::index::{Index, Types};
 use crate::journal::sqlite::read::get;
 use crate::journal::sqlite::writer::Writer;
 use crate::journal::store::{
-    DeploymentRecord, EntityFilter, EntityPage, EventPage, Loaded, ModuleRecord, Receipt, Store,
-    Write, deployment_conflict,
+    DeploymentRecord, EntityFilter, EntityPage, EventPage, Fence, Loaded, ModuleRecord, Receipt,
+    Store, Write, deployment_conflict,
 };
 use crate::words::limits::{
     LIST_PAGE_MAX, MESSAGE_TYPES_MAX, PACK_AT_CLOSE_MAX, PACK_RETRY_AFTER, PACK_SLICE_BYTES,
     PACK_SLICE_ENTITIES, RECEIPT_SWEEP_EVERY, RECEIPT_SWEEP_ROWS, SEGMENT_BYTES_MAX,
     SEGMENT_MERGE_BYTES_MAX, TAIL_BYTES_MAX, TAIL_ROWS_MAX,
 };
-use crate::words::{Address, Digest, JournalName, Revision, Seq, Shard, clock};
+use crate::words::{Address, Digest, JournalName, Revision, Seq, clock};
 
 /// When events are packed, and how. The defaults are for use; tests take small numbers.
 #[derive(Clone, Debug)]
@@ -249,7 +249,7 @@ impl Inner {
 }
 
 impl Store for SqliteStore {
-    async fn commit(&self, batch: &[Write]) -> Result<Vec<Shard>, StoreError> {
+    async fn commit(&self, batch: &[Write]) -> Result<Vec<Fence>, StoreError> {
         self.0.commit(batch).await?;
         Ok(Vec::new())
     }

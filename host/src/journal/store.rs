@@ -8,7 +8,7 @@ use crate::journal::error::StoreError;
 use crate::words::{Address, Digest, EntityId, Epoch, JournalName, Message, Revision, Seq, Shard};
 
 /// The right to write: a shard, and the epoch under which the entity was loaded.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Fence {
     pub shard: Shard,
     pub epoch: Epoch,
@@ -135,9 +135,9 @@ pub struct DeploymentRecord {
 ///   before the batch would survive the loss of the process and of power.
 /// - A write whose `after` is not the entity's newest sequence number MUST fail the whole batch with
 ///   [`StoreError::Conflict`], and leave the store unchanged.
-/// - A write whose fence is not the shard's present owner and epoch MUST NOT be stored. Its shard is named
-///   in the answer of `commit`, which stores the writes of the other shards. A store that only one process
-///   can open names none.
+/// - A write whose fence is not the shard's present owner and epoch MUST NOT be stored. It is named
+///   in the answer of `commit`, which stores the other writes. A store that only one process can open
+///   names none.
 /// - A write that the store cannot take for a reason of its own (its entity's rows are damaged, a
 ///   bound is reached) MUST fail the whole batch with [`StoreError::Refused`], which names it.
 /// - `commit` MUST return [`StoreError::Conflict`], [`StoreError::Refused`], [`StoreError::Full`],
@@ -156,11 +156,11 @@ pub trait Store: Send + Sync + 'static {
         1
     }
 
-    /// Stores a batch, but for the writes of the shards that it returns: they are fenced.
+    /// Stores a batch, but for the writes with the fences that it returns.
     fn commit(
         &self,
         batch: &[Write],
-    ) -> impl Future<Output = Result<Vec<Shard>, StoreError>> + Send;
+    ) -> impl Future<Output = Result<Vec<Fence>, StoreError>> + Send;
 
     /// Which of these are not the shards' present owner and epoch.
     fn fenced(

@@ -202,6 +202,36 @@ pub const LEASE_TRUSTED: Duration = Duration::from_millis(5_500);
 pub const STORE_POLL_EVERY: Duration = Duration::from_millis(500);
 /// Who has not looked for so long cannot say that another's lease has run out.
 pub const STORE_POLL_GAP_MAX: Duration = Duration::from_secs(2);
+/// Batches on their way to the database at once, each on a connection of its own.
+pub const STORE_LANES: usize = 4;
+pub const STORE_READERS: u32 = 8;
+/// Readers for lists and modules alone: they must not keep an entity from being activated.
+pub const STORE_LIST_READERS: u32 = 2;
+pub const STORE_CONNECT_MAX: Duration = Duration::from_secs(3);
+/// A start waits so long for a database that starts too.
+pub const STORE_OPEN_MAX: Duration = Duration::from_secs(20);
+pub const STORE_READ_MAX: Duration = Duration::from_secs(10);
+/// Of modules, which are large.
+pub const STORE_MODULE_MAX: Duration = Duration::from_secs(60);
+/// A commit without an answer for so long counts as lost with its connection: what became of it is asked
+/// on another.
+pub const STORE_COMMIT_MAX: Duration = Duration::from_secs(10);
+/// The database itself ends a statement that takes longer.
+pub const STORE_STATEMENT_MAX: Duration = Duration::from_secs(120);
+/// A connection that was idle for so long is tried before a commit is sent.
+pub const STORE_IDLE_TRIED_AFTER: Duration = Duration::from_secs(5);
+pub const STORE_TRY_MAX: Duration = Duration::from_secs(1);
+pub const STORE_BACKOFF_MIN: Duration = Duration::from_millis(20);
+pub const STORE_BACKOFF_MAX: Duration = Duration::from_secs(1);
+/// How often a statement is sent again that the database ended for the sake of another.
+pub const STORE_RETRIES_MAX: u32 = 8;
+/// Questions whether shards are still owned wait so long for others, and are asked together.
+pub const STORE_FENCE_GATHER: Duration = Duration::from_millis(1);
+pub const STORE_FENCES_AT_ONCE_MAX: usize = 4_096;
+pub const STORE_CLOSE_MAX: Duration = Duration::from_secs(1);
+/// Entities whose old snapshots wait to be deleted; more of them stay until the next snapshot.
+pub const STORE_PRUNE_QUEUE_MAX: usize = 8_192;
+pub const STORE_PRUNE_AT_ONCE_MAX: usize = 256;
 /// The same with `--fast-failover`.
 pub const FAST_LEASE_RENEW_EVERY: Duration = Duration::from_millis(400);
 pub const FAST_LEASE: Duration = Duration::from_millis(2_000);

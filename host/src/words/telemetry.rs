@@ -80,6 +80,8 @@ pub struct Metrics {
     pub commit_seconds: Histogram,
     pub commit_queue: Gauge,
     pub commit_failures: Counter,
+    pub commits_reconciled: Counter,
+    pub shards_halted: Counter,
     pub connections: Gauge,
     pub connections_refused: Counter,
 }
@@ -105,6 +107,8 @@ impl Default for Metrics {
             commit_seconds: seconds(),
             commit_queue: Gauge::default(),
             commit_failures: Counter::default(),
+            commits_reconciled: Counter::default(),
+            shards_halted: Counter::default(),
             connections: Gauge::default(),
             connections_refused: Counter::default(),
         };
@@ -153,6 +157,16 @@ impl Default for Metrics {
         );
         r.register("commit_queue", "Writes waiting for a commit", m.commit_queue.clone());
         r.register("commit_failures", "Commits that failed", m.commit_failures.clone());
+        r.register(
+            "commits_reconciled",
+            "Commits whose outcome had to be looked up after a connection was lost",
+            m.commits_reconciled.clone(),
+        );
+        r.register(
+            "shards_halted",
+            "Shards halted by this node because acknowledged events are missing",
+            m.shards_halted.clone(),
+        );
         r.register("connections", "Open connections of the services port", m.connections.clone());
         r.register(
             "connections_refused",

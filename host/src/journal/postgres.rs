@@ -1,0 +1,233 @@
+//! The store of a cluster: PostgreSQL, or a database that speaks its language.
+//!
+//! Every batch is one statement that checks the shards' epochs and the entities' numbers, hands out
+//! offsets, and stores the rows: all of it or nothing. When the answer to one is lost, the shards' epochs are
+//! stepped before anything else is said, so that the statement cannot be carried out later.
+
+mod append;
+mod catalogue;
+mod draft;
+mod fault;
+mod fenced;
+mod open;
+mod read;
+mod reconcile;
+mod sweep;
+
+#[cfg(test)]
+#[path = "../../../tests/src/postgres.rs"]
+pub mod server;
+#[cfg(test)]
+pub mod tests;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{PgConnection, PgPool};
+use tokio::sync::{Mutex, mpsc};
+use tokio::time::timeout;
+
+use crate::journal::error::{OpenError, StoreError};
+use crate::journal::holdings::Holdings;
+use crate::journal::postgres::append::Lane;
+use crate::journal::postgres::fenced::Question;
+use crate::journal::postgres::open::Place;
+use crate::journal::store::{
+    DeploymentRecord, EntityFilter, EntityPage, EventPage, Fence, Loaded, ModuleRecord, Receipt,
+    Store, Write,
+};
+use crate::words::config::Secret;
+use crate::words::limits::{
+    STORE_BACKOFF_MAX, STORE_BACKOFF_MIN, STORE_CLOSE_MAX, STORE_FENCES_AT_ONCE_MAX, STORE_LANES,
+    STORE_LIST_READERS, STORE_PRUNE_QUEUE_MAX, STORE_READERS,
+};
+use crate::words::telemetry::Metrics;
+use crate::words::{Address, Digest, JournalName, Seq, Shard};
+
+pub use open::prepare;
+
+/// What never changes in the life of a cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClusterRecord {
+    /// Random.
+    pub cluster_id: [u8; 16],
+    pub shards: u32,
+}
+
+/// Cheap to clone.
+#[derive(Clone)]
+pub struct PgStore(Arc<Inner>);
+
+struct Inner {
+    place: Place,
+    holdings: Holdings,
+    metrics: Metrics,
+    /// A shard's writes go through the lane of its number modulo their count.
+    lanes: Vec<Mutex<Lane>>,
+    readers: PgPool,
+    listers: PgPool,
+    questions: mpsc::Sender<Question>,
+    /// Entities that have a snapshot more than are kept.
+    prune: mpsc::Sender<Address>,
+    closed: AtomicBool,
+}
+
+impl PgStore {
+    /// Opens the journal of a cluster that [`prepare`] has made ready. `holdings` has the cluster's number of
+    /// shards, and hears of epochs that the store steps. Connects once, so that a database that cannot be
+    /// used is known at the start.
+    pub async fn open(
+        url: &Secret,
+        holdings: Holdings,
+        metrics: Metrics,
+    ) -> Result<Self, OpenError> {
+        let place = Place::parse(url)?;
+        let first = place.connect().await.map_err(|error| place.failed(error))?;
+        let mut lanes: Vec<Lane> = (0..STORE_LANES).map(|_| Lane::default()).collect();
+        lanes[0].put_back(first);
+        let (questions, asked) = mpsc::channel(STORE_FENCES_AT_ONCE_MAX);
+        let (prune, pruned) = mpsc::channel(STORE_PRUNE_QUEUE_MAX);
+        let readers = place.pool(STORE_READERS);
+        let listers = place.pool(STORE_LIST_READERS);
+        tokio::spawn(fenced::answer(readers.clone(), asked));
+        tokio::spawn(sweep::keep(listers.clone(), holdings.clone(), pruned));
+        Ok(Self(Arc::new(Inner {
+            place,
+            holdings,
+            metrics,
+            lanes: lanes.into_iter().map(Mutex::new).collect(),
+            readers,
+            listers,
+            questions,
+            prune,
+            closed: AtomicBool::new(false),
+        })))
+    }
+
+    /// How to connect to the same database.
+    pub fn connect_options(&self) -> PgConnectOptions {
+        self.0.place.options.clone()
+    }
+
+    /// A new connection to the same database, with the host's settings; fails within
+    /// [`STORE_CONNECT_MAX`](crate::words::limits::STORE_CONNECT_MAX).
+    pub async fn connection(&self) -> Result<PgConnection, sqlx::Error> {
+        self.0.place.connect().await
+    }
+
+    /// Host, port and database, without credentials.
+    pub fn name(&self) -> &str {
+        &self.0.place.name
+    }
+}
+
+impl Inner {
+    fn refuse_if_closed(&self) -> Result<(), StoreError> {
+        match self.closed.load(Ordering::Acquire) {
+            true => Err(StoreError::Poisoned { reason: "the store is closed".into() }),
+            false => Ok(()),
+        }
+    }
+
+    async fn close(&self) {
+        if self.closed.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let close = async {
+            for lane in &self.lanes {
+                lane.lock().await.close().await;
+            }
+            self.readers.close().await;
+            self.listers.close().await;
+        };
+        // What does not end in time ends with the process; nothing is lost with a connection.
+        if timeout(STORE_CLOSE_MAX, close).await.is_err() {
+            tracing::debug!("connections to the database were not closed in time");
+        }
+    }
+}
+
+/// How long to wait before the next attempt: twice as long each time, and different for everybody.
+fn backoff(attempt: u32) -> Duration {
+    let most = (STORE_BACKOFF_MIN * (1 << attempt.min(16))).min(STORE_BACKOFF_MAX);
+    let mut random = [0; 1];
+    // Without random numbers there is no spread, which is all that they are for.
+    let _ = getrandom::fill(&mut random);
+    most.mul_f64(0.5 + f64::from(random[0]) / 512.0)
+}
+
+impl Store for PgStore {
+    fn lanes(&self) -> usize {
+        self.0.lanes.len()
+    }
+
+    async fn commit(&self, batch: &[Write]) -> Result<Vec<Fence>, StoreError> {
+        self.0.commit(batch).await
+    }
+
+    async fn fenced(&self, fences: &[Fence]) -> Result<Vec<Shard>, StoreError> {
+        fenced::ask(&self.0.questions, fences).await
+    }
+
+    async fn load(&self, address: &Address, at: Option<Seq>) -> Result<Loaded, StoreError> {
+        read::load(&self.0, address, at).await
+    }
+
+    async fn events(
+        &self,
+        address: &Address,
+        from: Seq,
+        limit: usize,
+        bytes_max: usize,
+    ) -> Result<EventPage, StoreError> {
+        read::events(&self.0, address, from, limit, bytes_max).await
+    }
+
+    async fn receipt(
+        &self,
+        address: &Address,
+        key: &str,
+        now_ms: u64,
+    ) -> Result<Option<Receipt>, StoreError> {
+        read::receipt(&self.0, address, key, now_ms).await
+    }
+
+    async fn entities(&self, filter: &EntityFilter) -> Result<EntityPage, StoreError> {
+        read::entities(&self.0, filter).await
+    }
+
+    async fn count_entities(
+        &self,
+        journal: &JournalName,
+        limit: usize,
+    ) -> Result<usize, StoreError> {
+        read::count_entities(&self.0, journal, limit).await
+    }
+
+    async fn put_module(&self, record: &ModuleRecord, bytes: &Bytes) -> Result<(), StoreError> {
+        catalogue::put_module(&self.0.listers, record, bytes).await
+    }
+
+    async fn module(&self, digest: &Digest) -> Result<Option<(ModuleRecord, Bytes)>, StoreError> {
+        catalogue::module(&self.0.listers, digest).await
+    }
+
+    async fn modules(&self) -> Result<Vec<ModuleRecord>, StoreError> {
+        catalogue::modules(&self.0.listers).await
+    }
+
+    async fn put_deployment(&self, record: &DeploymentRecord) -> Result<(), StoreError> {
+        catalogue::put_deployment(&self.0.listers, record).await
+    }
+
+    async fn deployments(&self) -> Result<Vec<DeploymentRecord>, StoreError> {
+        catalogue::deployments(&self.0.listers).await
+    }
+
+    async fn close(&self) {
+        self.0.close().await;
+    }
+}
