@@ -8,7 +8,6 @@ pub mod tls;
 
 pub mod backend;
 pub mod body;
-mod budget;
 mod cors;
 mod dispatch;
 mod exchange;

@@ -1,5 +1,6 @@
 //! Floor 0: the words that every other floor speaks. No I/O but reading configuration.
 
+pub mod budget;
 pub mod clock;
 pub mod config;
 pub mod id;

@@ -12,8 +12,8 @@ use http_body::{Frame, SizeHint};
 use http_body_util::BodyExt;
 use http_body_util::combinators::UnsyncBoxBody;
 
-use crate::gateway::budget::{self, Budget};
 use crate::words::Status;
+use crate::words::budget::{self, Budget};
 
 pub struct Body(Kind);
 

@@ -7,7 +7,7 @@ use flate2::Compression;
 use flate2::bufread::GzDecoder;
 use flate2::write::GzEncoder;
 
-use crate::gateway::budget::Held;
+use crate::words::budget::Held;
 use crate::words::{Status, limits};
 
 /// Stops as soon as the result is larger than a body may be, or than the port has room for.
@@ -80,8 +80,8 @@ pub fn decode(bytes: Bytes, encoding: Option<&str>, held: &mut Held<'_>) -> Resu
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gateway::budget::Budget;
     use crate::gateway::testing::gunzip;
+    use crate::words::budget::Budget;
 
     #[test]
     fn round_trips_what_is_worth_compressing() {

@@ -9,10 +9,10 @@ use prost::Message as _;
 
 use crate::gateway::backend::Backend;
 use crate::gateway::body::Body;
-use crate::gateway::budget::Held;
 use crate::gateway::exchange::Exchange;
 use crate::gateway::route::Endpoint;
 use crate::gateway::{compression, error, query, transcode};
+use crate::words::budget::Held;
 use crate::words::{Status, limits};
 
 const ACCEPT_ENCODING: HeaderName = HeaderName::from_static("accept-encoding");

@@ -11,10 +11,10 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 
 use crate::gateway::backend::{Backend, CallContext};
-use crate::gateway::budget::Held;
 use crate::gateway::frame;
 use crate::gateway::head::Head;
 use crate::gateway::route::{Endpoint, Routes};
+use crate::words::budget::Held;
 use crate::words::clock::{self, Instant};
 use crate::words::{Code, Status, limits};
 

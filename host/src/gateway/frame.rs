@@ -2,8 +2,8 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use crate::gateway::budget::Held;
 use crate::gateway::compression;
+use crate::words::budget::Held;
 use crate::words::{Status, limits};
 
 pub const PREFIX_BYTES: usize = 5;

@@ -19,9 +19,9 @@ use tokio_util::task::TaskTracker;
 
 use crate::gateway::activity::{Activity, WatchedIo};
 use crate::gateway::backend::Backend;
-use crate::gateway::budget::Budget;
 use crate::gateway::cors::Cors;
 use crate::gateway::dispatch;
+use crate::words::budget::Budget;
 use crate::words::clock::{self, Instant};
 use crate::words::config::CorsConfig;
 use crate::words::limits;

@@ -19,9 +19,9 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::gateway::backend::{Backend, CallContext};
 use crate::gateway::body::Body;
-use crate::gateway::budget::Budget;
 use crate::gateway::route::{Endpoint, Routes, Target};
 use crate::gateway::server::{ServerOptions, serve};
+use crate::words::budget::Budget;
 use crate::words::{Code, Message, Status, limits};
 
 pub static POOL: LazyLock<DescriptorPool> = LazyLock::new(|| {
