@@ -16,6 +16,7 @@ mod house;
 mod inspect;
 mod receipts;
 mod residents;
+mod stale;
 mod turn;
 mod work;
 

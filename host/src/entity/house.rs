@@ -78,17 +78,38 @@ impl Entities {
     ///
     /// [`CallError::NotHere`] means that the command changed nothing, and is not counted.
     pub async fn call(&self, request: Request) -> Result<Bytes, CallError> {
+        self.counted(&request, self.house.call(&request, None)).await
+    }
+
+    /// The same for a caller who keeps the request to route it again, and who has the entity's address
+    /// from [`address`](Self::address).
+    pub async fn deliver(&self, request: &Request, address: &Address) -> Result<Bytes, CallError> {
+        self.counted(request, self.house.call(request, Some(address))).await
+    }
+
+    /// Which entity a command is for.
+    pub fn address(&self, request: &Request) -> Result<Address, Status> {
+        address(request)
+    }
+
+    pub(super) async fn counted(
+        &self,
+        request: &Request,
+        call: impl Future<Output = Result<Bytes, CallError>>,
+    ) -> Result<Bytes, CallError> {
         let started = clock::now();
-        let (service, method) = (request.service.clone(), request.method.clone());
-        let result = self.house.call(request).await;
+        let result = call.await;
         let code = match &result {
             Ok(_) => Code::Ok,
             Err(CallError::Status(status)) => status.code,
             Err(CallError::NotHere) => return result,
         };
+        let method = &request.method;
         method
             .metrics
-            .get_or_init(|| self.house.metrics.command(&service.name.to_arc(), &method.name))
+            .get_or_init(|| {
+                self.house.metrics.command(&request.service.name.to_arc(), &method.name)
+            })
             .answered(code, clock::now() - started);
         result
     }
@@ -168,6 +189,11 @@ impl Entities {
     }
 }
 
+fn address(request: &Request) -> Result<Address, Status> {
+    let id = request.method.key.read(&request.payload).map_err(|error| key_status(&error))?;
+    Ok(Address { journal: request.service.journal.clone(), id })
+}
+
 fn describe(actor: &Actor) -> HotEntity {
     HotEntity {
         journal: actor.address.journal.clone(),
@@ -180,20 +206,30 @@ fn describe(actor: &Actor) -> HotEntity {
 }
 
 impl House {
-    async fn call(self: &Arc<Self>, request: Request) -> Result<Bytes, CallError> {
+    async fn call(
+        self: &Arc<Self>,
+        request: &Request,
+        known: Option<&Address>,
+    ) -> Result<Bytes, CallError> {
         let mut guest = self.admit(request.payload.len())?;
-        let id = request.method.key.read(&request.payload).map_err(|error| key_status(&error))?;
-        let address = Address { journal: request.service.journal.clone(), id };
-        let epoch = guest.enter(self.holdings.shard_of(&address))?;
+        let read;
+        let address = match known {
+            Some(address) => address,
+            None => {
+                read = address(request)?;
+                &read
+            }
+        };
+        let epoch = guest.enter(self.holdings.shard_of(address))?;
         if request.consistency == Consistency::Leased && !self.holdings.lease_holds() {
             return Err(lease_ended().into());
         }
         let guest = Arc::new(guest);
         let live = self.registry.live().revision;
         let answer = loop {
-            match self.actor(&address).offer(self, &request, &guest, live, epoch) {
-                Offer::Run(mut running) => break running.turn(&request),
-                Offer::Queued(answer) => break self.wait_for(answer, &request).await?,
+            match self.actor(address).offer(self, request, &guest, live, epoch) {
+                Offer::Run(mut running) => break running.turn(request),
+                Offer::Queued(answer) => break self.wait_for(answer, request).await?,
                 Offer::Refused(status) => return Err(status.into()),
                 Offer::Gone => {}
             }
@@ -270,7 +306,7 @@ impl House {
     }
 
     /// Counts a command in, within the bounds of the house.
-    fn admit(self: &Arc<Self>, bytes: usize) -> Result<Guest, Status> {
+    pub(super) fn admit(self: &Arc<Self>, bytes: usize) -> Result<Guest, Status> {
         let commands = self.in_flight.fetch_add(1, Ordering::SeqCst) + 1;
         let total = self.bytes_in_flight.fetch_add(bytes, Ordering::Relaxed) + bytes;
         self.metrics.commands_in_flight.inc();

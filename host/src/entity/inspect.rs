@@ -45,7 +45,7 @@ impl Entities {
     }
 }
 
-fn fold_status(error: &FoldError) -> Status {
+pub(super) fn fold_status(error: &FoldError) -> Status {
     match error {
         FoldError::Guest(failure) => {
             Status::failed_precondition(format!("the events cannot be folded: {failure}"))

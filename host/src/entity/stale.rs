@@ -1,0 +1,101 @@
+//! Reads that may be old: answered from the store by a node that does not hold the entity.
+
+use bytes::Bytes;
+
+use crate::entity::activation;
+use crate::entity::house::Entities;
+use crate::entity::inspect::fold_status;
+use crate::entity::{CallError, Request};
+use crate::kind::event_sourced;
+use crate::wasm::{Command, Failure};
+use crate::words::{Address, Status, clock};
+
+impl Entities {
+    /// Runs a command on a fresh instance with all that is in the store, and forgets the instance. It
+    /// must not store anything: a command that returns events fails with FAILED_PRECONDITION.
+    ///
+    /// Costs a replay each time. Nothing is kept in memory, and no shard needs to be held.
+    pub async fn stale(&self, request: &Request) -> Result<Bytes, Status> {
+        let answer = async { self.run_stale(request).await.map_err(CallError::from) };
+        self.counted(request, answer).await.map_err(CallError::into_status)
+    }
+
+    async fn run_stale(&self, request: &Request) -> Result<Bytes, Status> {
+        let house = &self.house;
+        let _guest = house.admit(request.payload.len())?;
+        let address = self.address(request)?;
+        let fold = self.fold(request, &address);
+        let mut folded =
+            tokio::time::timeout_at(request.deadline, fold).await.map_err(|_| {
+                Status::deadline_exceeded("the deadline passed before the entity was read")
+            })??;
+        let command = Command {
+            method: request.method.name.clone(),
+            payload: request.payload.clone(),
+            metadata: request.metadata.clone(),
+            id: format!("{:016x}", house.seed()),
+            now_ms: clock::unix_ms(),
+            seed: house.seed(),
+        };
+        let outcome = match folded.instance.handle(&command) {
+            Ok(Ok(outcome)) => outcome,
+            Ok(Err(rejection)) => {
+                let mut status = Status::new(rejection.code, rejection.message);
+                status.details = rejection.details;
+                return Err(status);
+            }
+            Err(failure) => return Err(crashed(request, &address, &failure)),
+        };
+        let method = &request.method;
+        let decision = event_sourced::decide(outcome, folded.seq, request.service.snapshot_every)
+            .map_err(|violation| {
+            Status::unimplemented(format!(
+                "{} asked for {violation}; nothing was changed",
+                method.path
+            ))
+        })?;
+        if !decision.events.is_empty() {
+            return Err(Status::failed_precondition(format!(
+                "{} changes the entity, which a stale read must not; call it without \
+                 stead-consistency: stale",
+                method.path
+            )));
+        }
+        method
+            .response
+            .check(&decision.reply)
+            .map_err(|reason| crashed(request, &address, &Failure::Malformed { reason }))?;
+        Ok(decision.reply)
+    }
+
+    async fn fold(
+        &self,
+        request: &Request,
+        address: &Address,
+    ) -> Result<activation::Folded, Status> {
+        let _permit = self.house.activations.acquire().await.ok();
+        activation::fold(&self.house, &request.service, address, None)
+            .await
+            .map_err(|error| fold_status(&error))
+    }
+}
+
+fn crashed(request: &Request, address: &Address, failure: &Failure) -> Status {
+    tracing::warn!(
+        %address, method = %request.method.path, reason = %failure,
+        request_id = &*request.request_id, "an instance for a stale read crashed"
+    );
+    match failure {
+        Failure::NoRoom { .. } => {
+            Status::unavailable("the node has no room for this call; try again later")
+        }
+        Failure::Trap { .. }
+        | Failure::Deadline { .. }
+        | Failure::Memory { .. }
+        | Failure::Malformed { .. }
+        | Failure::Refused { .. } => Status::internal(format!(
+            "the entity crashed while it handled {}; nothing was changed",
+            request.method.name
+        )),
+    }
+}
