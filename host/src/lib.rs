@@ -17,6 +17,8 @@ pub mod entity;
 
 pub mod cluster;
 
+pub mod router;
+
 pub mod gateway;
 
 pub mod node;

@@ -52,6 +52,11 @@ pub fn describe(source: &'static str, types: &[(&str, &str)]) -> Description {
 
 /// A component that describes itself so and does nothing else of use.
 pub fn component(description: &Description) -> bytes::Bytes {
+    describing(Guest::new(), description)
+}
+
+/// The same of a guest that does something.
+pub fn describing(guest: Guest, description: &Description) -> bytes::Bytes {
     const BASE: usize = 8192;
     let types = &description.entity_types;
     // The description at BASE, the entity types after it, then what they point to.
@@ -75,7 +80,7 @@ pub fn component(description: &Description) -> bytes::Bytes {
     }
     let data = words.iter().flat_map(|word| word.to_le_bytes()).chain(pointed);
     let escaped: String = data.map(|byte| format!("\\{byte:02x}")).collect();
-    Guest::new()
+    guest
         .with("describe", &format!("(i32.const {BASE})"))
         .with_items(&format!("(data (i32.const {BASE}) \"{escaped}\")"))
         .component()

@@ -245,6 +245,53 @@ pub const MOVES_PERCENT_MAX: usize = 10;
 pub const MOVES_WINDOW: Duration = Duration::from_secs(10);
 pub const MOVES_AT_ONCE_MAX: usize = 8;
 
+// Routing.
+/// Then the store is asked who the owner is.
+pub const FORWARDS_MAX: u32 = 2;
+/// Commands whose shard has no owner, or moves.
+pub const WAITING_CALLS_MAX: usize = 32_768;
+pub const WAITING_CALLS_PER_SHARD_MAX: usize = 4_096;
+pub const WAITING_BYTES_MAX: usize = 256 * MIB;
+pub const WAITING_BYTES_PER_SHARD_MAX: usize = 32 * MIB;
+/// A command that waits looks again so often, also when nothing was announced.
+pub const WAITING_LOOKS_EVERY: Duration = Duration::from_millis(100);
+/// How often calls may have the store asked.
+pub const STORE_ASKED_EVERY: Duration = Duration::from_millis(50);
+/// How long the receiver of a forwarded command waits for its own news before it says that it is not
+/// the owner.
+pub const FORWARDED_WAIT_MAX: Duration = Duration::from_secs(1);
+/// To one node, and from one connection.
+pub const PEER_CALLS_MAX: usize = 8_192;
+pub const PEER_CONNECTIONS_MAX: usize = 1_024;
+pub const PEER_HANDSHAKES_MAX: usize = 128;
+pub const PEER_HANDSHAKE_MAX: Duration = Duration::from_secs(3);
+pub const PEER_CONNECT_MAX: Duration = Duration::from_secs(2);
+/// A call waits so long for a connection that is being made, before it looks for the owner again.
+pub const PEER_READY_WAIT_MAX: Duration = Duration::from_millis(300);
+pub const PEER_RETRY_MIN: Duration = Duration::from_millis(50);
+pub const PEER_RETRY_MAX: Duration = Duration::from_secs(1);
+pub const PEER_PING_INTERVAL: Duration = Duration::from_secs(2);
+pub const PEER_PING_TIMEOUT: Duration = Duration::from_secs(3);
+/// No body has to wait for a window of its own.
+pub const PEER_STREAM_WINDOW_BYTES: u32 = 8 * MIB as u32;
+pub const PEER_CONNECTION_WINDOW_BYTES: u32 = 32 * MIB as u32;
+pub const PEER_SEND_BUFFER_BYTES: usize = MIB;
+pub const PEER_HEADER_BYTES_MAX: u32 = 4 * KIB as u32;
+/// What a head takes beside its longest texts.
+pub const PEER_HEAD_BYTES: usize = 128;
+pub const PEER_HEAD_BYTES_MAX: usize = 64 * KIB;
+/// Payloads up to this size travel in one piece with their head.
+pub const PEER_SMALL_BYTES: usize = 8 * KIB;
+pub const PEER_REQUEST_BYTES_MAX: usize = BODY_BYTES_MAX + PEER_HEAD_BYTES_MAX;
+/// A page of the admin API may be larger than a reply.
+pub const PEER_ANSWER_BYTES_MAX: usize = 16 * MIB;
+/// Of requests of all peers that are arriving or not answered yet.
+pub const PEER_BODIES_BYTES_MAX: usize = 256 * MIB;
+pub const PEER_DRAIN_MAX: Duration = Duration::from_secs(1);
+/// Refused handshakes are logged once in so long for each address, for so many addresses.
+pub const PEER_REFUSAL_LOGGED_EVERY: Duration = Duration::from_secs(60);
+pub const PEER_REFUSALS_KNOWN_MAX: usize = 1_024;
+
 // The command line.
 pub const CLIENT_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 pub const CLIENT_ANSWER_BYTES_MAX: usize = 64 * MIB;

@@ -50,6 +50,17 @@ pub struct CrashLabels {
     pub what: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ForwardLabels {
+    pub result: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct PeerLabels {
+    /// `in` or `out`.
+    pub direction: &'static str,
+}
+
 #[derive(Clone)]
 pub struct Seconds;
 
@@ -84,6 +95,11 @@ pub struct Metrics {
     pub shards_halted: Counter,
     pub connections: Gauge,
     pub connections_refused: Counter,
+    pub forwards: Family<ForwardLabels, Counter>,
+    pub forward_seconds: Histogram,
+    pub waiting_calls: Gauge,
+    pub peer_connections: Family<PeerLabels, Gauge>,
+    pub peer_handshakes_refused: Counter,
 }
 
 impl Default for Metrics {
@@ -111,6 +127,11 @@ impl Default for Metrics {
             shards_halted: Counter::default(),
             connections: Gauge::default(),
             connections_refused: Counter::default(),
+            forwards: Family::default(),
+            forward_seconds: seconds(),
+            waiting_calls: Gauge::default(),
+            peer_connections: Family::default(),
+            peer_handshakes_refused: Counter::default(),
         };
         let mut r = Registry::with_prefix("stead");
         let m = &metrics;
@@ -172,6 +193,28 @@ impl Default for Metrics {
             "connections_refused",
             "Connections closed because there were too many",
             m.connections_refused.clone(),
+        );
+        r.register("forwards", "Commands sent to other nodes, by result", m.forwards.clone());
+        r.register_with_unit(
+            "forward",
+            "Time that another node took to answer a command",
+            Unit::Seconds,
+            m.forward_seconds.clone(),
+        );
+        r.register(
+            "waiting_calls",
+            "Commands that wait for the owner of their shard",
+            m.waiting_calls.clone(),
+        );
+        r.register(
+            "peer_connections",
+            "Open connections between nodes, by direction",
+            m.peer_connections.clone(),
+        );
+        r.register(
+            "peer_handshakes_refused",
+            "Connections to the peer port that did not come to a TLS session",
+            m.peer_handshakes_refused.clone(),
         );
         metrics.registry = Arc::new(r);
         metrics

@@ -1,0 +1,123 @@
+//! Bodies of requests between nodes.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+
+use bytes::{BufMut, Bytes, BytesMut};
+use http_body::{Frame, SizeHint};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use prost::encoding::encode_varint;
+
+use crate::words::{Status, limits};
+
+/// A head and a payload, in one piece if the payload is small, else in two, and not copied.
+pub struct Pieces {
+    first: Bytes,
+    second: Bytes,
+    taken: Taken,
+}
+
+/// Tells whether a body was given to the network as a whole. If not, nobody can have acted on it.
+#[derive(Clone, Default)]
+pub struct Taken(Arc<AtomicBool>);
+
+impl Taken {
+    pub fn is_taken(&self) -> bool {
+        self.0.load(Ordering::SeqCst)
+    }
+}
+
+impl Pieces {
+    /// `head` without its length.
+    pub fn framed(head: &[u8], payload: Bytes) -> Self {
+        let small = payload.len() <= limits::PEER_SMALL_BYTES;
+        let room = head.len() + 5 + if small { payload.len() } else { 0 };
+        let mut first = BytesMut::with_capacity(room);
+        encode_varint(head.len() as u64, &mut first);
+        first.put_slice(head);
+        let second = match small {
+            true => {
+                first.put_slice(&payload);
+                Bytes::new()
+            }
+            false => payload,
+        };
+        Self { first: first.freeze(), second, taken: Taken::default() }
+    }
+
+    pub fn whole(body: Bytes) -> Self {
+        Self { first: body, second: Bytes::new(), taken: Taken::default() }
+    }
+
+    pub fn taken(&self) -> Taken {
+        self.taken.clone()
+    }
+}
+
+impl http_body::Body for Pieces {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let piece = match self.first.is_empty() {
+            false => std::mem::take(&mut self.first),
+            true => std::mem::take(&mut self.second),
+        };
+        if self.is_end_stream() {
+            self.taken.0.store(true, Ordering::SeqCst);
+        }
+        Poll::Ready((!piece.is_empty()).then(|| Ok(Frame::data(piece))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.first.is_empty() && self.second.is_empty()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact((self.first.len() + self.second.len()) as u64)
+    }
+}
+
+/// Why a body is not there.
+#[derive(Debug)]
+pub enum Unread {
+    Broken(hyper::Error),
+    TooLarge,
+    /// The budget says so.
+    Refused(Status),
+}
+
+/// A whole body, up to a bound. `count` hears of each piece before it is kept.
+pub async fn collect(
+    mut body: Incoming,
+    bytes_max: usize,
+    mut count: impl FnMut(usize) -> Result<(), Status>,
+) -> Result<Bytes, Unread> {
+    // Most bodies come in one piece, which is then passed on as it is.
+    let mut first = Bytes::new();
+    let mut all = BytesMut::new();
+    while let Some(piece) = body.frame().await {
+        let Ok(data) = piece.map_err(Unread::Broken)?.into_data() else { continue };
+        if first.len().max(all.len()) + data.len() > bytes_max {
+            return Err(Unread::TooLarge);
+        }
+        count(data.len()).map_err(Unread::Refused)?;
+        if first.is_empty() && all.is_empty() {
+            first = data;
+            continue;
+        }
+        if all.is_empty() {
+            all.reserve(first.len() + data.len());
+            all.extend_from_slice(&first);
+        }
+        all.extend_from_slice(&data);
+    }
+    Ok(if all.is_empty() { first } else { all.freeze() })
+}

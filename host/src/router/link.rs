@@ -1,0 +1,234 @@
+//! The connection to one peer.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use http::Request;
+use hyper::client::conn::http2::{self, SendRequest};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use parking_lot::Mutex;
+use prost::Message as _;
+use tokio::net::TcpStream;
+use tokio::sync::Notify;
+use tokio_rustls::TlsConnector;
+
+use crate::router::body::{self, Pieces};
+use crate::router::peers::told;
+use crate::router::tls::{Client, Identity};
+use crate::router::wire::{self, Hello};
+use crate::words::clock::{self, Instant};
+use crate::words::telemetry::{Metrics, PeerLabels};
+use crate::words::{NodeId, limits};
+
+pub(super) type Sender = SendRequest<Pieces>;
+
+pub(super) struct Link {
+    me: NodeId,
+    node: NodeId,
+    pub(super) address: SocketAddr,
+    identity: Identity,
+    metrics: Metrics,
+    in_flight: AtomicUsize,
+    state: Mutex<State>,
+    changed: Notify,
+}
+
+enum State {
+    /// Not before `retry_at` again.
+    Down {
+        retry_at: Instant,
+        failures: u32,
+        reason: String,
+    },
+    Connecting {
+        failures: u32,
+    },
+    Up(Sender),
+}
+
+/// A call on a link.
+pub(super) struct InFlight<'a>(&'a Link);
+
+impl<'a> InFlight<'a> {
+    pub(super) fn enter(link: &'a Link) -> Option<Self> {
+        let guard = Self(link);
+        let before = link.in_flight.fetch_add(1, Ordering::Relaxed);
+        (before < limits::PEER_CALLS_MAX).then_some(guard)
+    }
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Link {
+    pub(super) fn new(
+        me: NodeId,
+        node: NodeId,
+        address: SocketAddr,
+        identity: Identity,
+        metrics: Metrics,
+    ) -> Self {
+        Self {
+            me,
+            node,
+            address,
+            identity,
+            metrics,
+            in_flight: AtomicUsize::new(0),
+            state: Mutex::new(State::Down {
+                retry_at: clock::now(),
+                failures: 0,
+                reason: String::new(),
+            }),
+            changed: Notify::new(),
+        }
+    }
+
+    /// The open connection. Connects if there is none; while it is not yet time for that again, says why
+    /// at once.
+    pub(super) async fn ready(self: &Arc<Self>) -> Result<Sender, String> {
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            {
+                let mut state = self.state.lock();
+                let failures = match &*state {
+                    State::Up(sender) if !sender.is_closed() => return Ok(sender.clone()),
+                    State::Up(_) => Some(0),
+                    State::Down { retry_at, reason, .. } if clock::now() < *retry_at => {
+                        return Err(reason.clone());
+                    }
+                    State::Down { failures, .. } => Some(*failures),
+                    State::Connecting { .. } => None,
+                };
+                changed.as_mut().enable();
+                if let Some(failures) = failures {
+                    *state = State::Connecting { failures };
+                    // On its own: the call that needs it first may have the least time.
+                    tokio::spawn(connect(Attempt(self.clone())));
+                }
+            }
+            if tokio::time::timeout(limits::PEER_READY_WAIT_MAX, changed).await.is_err() {
+                return Err("still connecting".into());
+            }
+        }
+    }
+
+    fn settle(&self, outcome: Result<Sender, String>) {
+        let mut state = self.state.lock();
+        let State::Connecting { failures } = *state else { return };
+        *state = match outcome {
+            Ok(sender) => State::Up(sender),
+            Err(reason) => {
+                let factor = 1 << failures.min(16);
+                let wait = limits::PEER_RETRY_MIN * factor;
+                State::Down {
+                    retry_at: clock::now() + wait.min(limits::PEER_RETRY_MAX),
+                    failures: failures.saturating_add(1),
+                    reason,
+                }
+            }
+        };
+        drop(state);
+        self.changed.notify_waiters();
+    }
+}
+
+/// Settles even if it is dropped.
+struct Attempt(Arc<Link>);
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        // Nothing, if it is settled.
+        self.0.settle(Err("connecting was given up".into()));
+    }
+}
+
+async fn connect(attempt: Attempt) {
+    let link = &attempt.0;
+    let mut outcome = Err("there is no key".to_owned());
+    for client in link.identity.clients.iter() {
+        let until = clock::now() + limits::PEER_CONNECT_MAX;
+        outcome = match tokio::time::timeout_at(until, open(link, client)).await {
+            Ok(opened) => opened,
+            Err(_) => Err(format!("no answer within {:?}", limits::PEER_CONNECT_MAX)),
+        };
+        if outcome.is_ok() {
+            break;
+        }
+    }
+    if let Err(reason) = &outcome {
+        tracing::debug!(node = ?link.node, address = %link.address, reason, "cannot connect to a peer");
+    }
+    link.settle(outcome);
+}
+
+async fn open(link: &Arc<Link>, client: &Client) -> Result<Sender, String> {
+    let stream = TcpStream::connect(link.address).await.map_err(|error| error.to_string())?;
+    // Only a loss of speed.
+    let _ = stream.set_nodelay(true);
+    let stream = TlsConnector::from(client.config.clone())
+        .connect(client.name.clone(), stream)
+        .await
+        .map_err(|error| unlike(&error.to_string()))?;
+    let (mut sender, connection) = http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(limits::PEER_STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(limits::PEER_CONNECTION_WINDOW_BYTES)
+        .max_header_list_size(limits::PEER_HEADER_BYTES_MAX)
+        .initial_max_send_streams(limits::PEER_CALLS_MAX)
+        // Calls are given up when their clients go away, all at once if it must be.
+        .max_concurrent_reset_streams(limits::PEER_CALLS_MAX)
+        .max_local_error_reset_streams(None)
+        .keep_alive_interval(limits::PEER_PING_INTERVAL)
+        .keep_alive_timeout(limits::PEER_PING_TIMEOUT)
+        .keep_alive_while_idle(true)
+        .handshake(TokioIo::new(stream))
+        .await
+        .map_err(|error| told(&error))?;
+    let metrics = link.metrics.clone();
+    tokio::spawn(async move {
+        let open = metrics.peer_connections.get_or_create_owned(&PeerLabels { direction: "out" });
+        open.inc();
+        // Who waits for an answer learns of it.
+        let _ = connection.await;
+        open.dec();
+    });
+    // In TLS 1.3 a client is done before the server has looked at its key, and an address may be another
+    // node's by now: nothing is sent before the other side has said who it is.
+    introduce(link, &mut sender).await?;
+    Ok(sender)
+}
+
+async fn introduce(link: &Link, sender: &mut Sender) -> Result<(), String> {
+    let body = Pieces::whole(wire::hello(link.me).encode_to_vec().into());
+    let request = Request::post(wire::HELLO).body(body).map_err(|error| error.to_string())?;
+    let response = sender.send_request(request).await.map_err(|error| unlike(&told(&error)))?;
+    let status = response.status();
+    let body =
+        body::collect(response.into_body(), limits::PEER_HEADER_BYTES_MAX as usize, |_| Ok(()))
+            .await
+            .map_err(|_| "the connection broke".to_owned())?;
+    if status != wire::REPLY {
+        return Err(wire::Refusal::decode_status(body).message);
+    }
+    let hello = Hello::decode(body).map_err(|error| error.to_string())?;
+    wire::understood(hello.protocol).map_err(|status| status.message)?;
+    match wire::node_id(&hello.node) {
+        Some(node) if node == link.node => Ok(()),
+        Some(node) => Err(format!("node {} answers at {}", node.short(), link.address)),
+        None => Err("the other side does not say who it is".into()),
+    }
+}
+
+/// What the alert of a peer most likely means.
+fn unlike(reason: &str) -> String {
+    format!(
+        "the handshake failed; most likely the nodes have different cluster keys or certificates, or are \
+         of different clusters: {reason}"
+    )
+}

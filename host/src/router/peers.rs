@@ -1,0 +1,276 @@
+//! The other nodes, as callers see them: one connection to each, made when it is needed, shared by all
+//! calls, and made again after it broke.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use http::{Request, StatusCode};
+use parking_lot::RwLock;
+use prost::Message as _;
+
+use crate::cluster::routes::Route;
+use crate::router::body::{self, Pieces, Unread};
+use crate::router::link::{InFlight, Link};
+use crate::router::tls::Identity;
+use crate::router::wire::{self, CallHeadRef, NotMine, Refusal};
+use crate::words::clock::Instant;
+use crate::words::telemetry::Metrics;
+use crate::words::{NodeId, Status, limits};
+
+/// Cheap to clone.
+#[derive(Clone)]
+pub struct Peers(Arc<Inner>);
+
+struct Inner {
+    me: NodeId,
+    identity: Identity,
+    metrics: Metrics,
+    links: RwLock<HashMap<NodeId, Arc<Link>>>,
+}
+
+/// What a node answered.
+#[derive(Debug)]
+pub enum Answer {
+    Reply(Bytes),
+    Refused(Status),
+    /// It changed nothing.
+    NotMine(Route),
+}
+
+/// Why there is no answer.
+#[derive(Debug, PartialEq, Eq)]
+pub enum CallFailed {
+    /// The request has not reached the node: a retry is safe.
+    NotSent(String),
+    /// The connection broke; nobody knows what the node has done.
+    Broken(String),
+    /// Too many calls to that node are in flight. Nothing was sent.
+    Busy,
+    /// Nobody knows what the node has done.
+    Late,
+}
+
+impl CallFailed {
+    /// For metrics.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::NotSent(_) => "not_sent",
+            Self::Broken(_) => "broken",
+            Self::Busy => "busy",
+            Self::Late => "deadline",
+        }
+    }
+
+    /// For callers who do not retry.
+    pub fn into_status(self, node: NodeId) -> Status {
+        let node = node.short();
+        match self {
+            Self::NotSent(reason) => {
+                Status::unavailable(format!("node {node} cannot be reached: {reason}"))
+            }
+            Self::Broken(reason) => Status::unavailable(format!(
+                "the connection to node {node} broke, so what was asked of it may have taken effect: \
+                 {reason}"
+            )),
+            Self::Busy => Status::resource_exhausted(format!(
+                "as many calls to node {node} are in flight as may; nothing was changed, try again \
+                 later"
+            )),
+            Self::Late => Status::deadline_exceeded(format!(
+                "the deadline passed before node {node} had answered; what was asked of it may take \
+                 effect"
+            )),
+        }
+    }
+}
+
+impl Peers {
+    pub fn new(me: NodeId, identity: Identity, metrics: Metrics) -> Self {
+        Self(Arc::new(Inner { me, identity, metrics, links: RwLock::default() }))
+    }
+
+    pub fn me(&self) -> NodeId {
+        self.0.me
+    }
+
+    pub fn metrics(&self) -> &Metrics {
+        &self.0.metrics
+    }
+
+    pub fn identity(&self) -> &Identity {
+        &self.0.identity
+    }
+
+    /// Forwards a command.
+    pub async fn call(
+        &self,
+        node: NodeId,
+        address: SocketAddr,
+        head: &CallHeadRef<'_>,
+        payload: Bytes,
+        deadline: Instant,
+    ) -> Result<Answer, CallFailed> {
+        let texts = head.service.len() + head.method.len() + head.request_id.len();
+        let mut encoded = BytesMut::with_capacity(texts + limits::PEER_HEAD_BYTES);
+        head.encode(&mut encoded);
+        let body = Pieces::framed(&encoded, payload);
+        self.send(node, address, wire::CALL, body, deadline).await
+    }
+
+    /// Has a node answer a request of the admin API.
+    pub async fn admin(
+        &self,
+        node: NodeId,
+        address: SocketAddr,
+        method: &str,
+        payload: Bytes,
+        deadline: Instant,
+    ) -> Result<Bytes, Status> {
+        let head = wire::AdminHead { protocol: wire::PROTOCOL, method: method.into() };
+        let body = Pieces::framed(&head.encode_to_vec(), payload);
+        self.ask(node, address, wire::ADMIN, body, deadline).await
+    }
+
+    /// Whether a node answers.
+    pub async fn ping(
+        &self,
+        node: NodeId,
+        address: SocketAddr,
+        deadline: Instant,
+    ) -> Result<(), Status> {
+        let hello = wire::hello(self.0.me).encode_to_vec().into();
+        self.ask(node, address, wire::HELLO, Pieces::whole(hello), deadline).await.map(drop)
+    }
+
+    /// Hands shards to a node. True if it took them.
+    pub async fn take(
+        &self,
+        node: NodeId,
+        address: SocketAddr,
+        shards: Vec<wire::TakeShard>,
+        deadline: Instant,
+    ) -> Result<bool, Status> {
+        let take = wire::Take { protocol: wire::PROTOCOL, shards };
+        let body = Pieces::whole(take.encode_to_vec().into());
+        let answer = self.ask(node, address, wire::TAKE, body, deadline).await?;
+        let taken = wire::Taken::decode(answer).map_err(|error| wire::malformed(&error))?;
+        Ok(taken.taken)
+    }
+
+    async fn ask(
+        &self,
+        node: NodeId,
+        address: SocketAddr,
+        path: &'static str,
+        body: Pieces,
+        deadline: Instant,
+    ) -> Result<Bytes, Status> {
+        match self.send(node, address, path, body, deadline).await {
+            Ok(Answer::Reply(reply)) => Ok(reply),
+            Ok(Answer::Refused(status)) => Err(status),
+            Ok(Answer::NotMine(_)) => {
+                Err(Status::internal("a peer gave an answer of another kind"))
+            }
+            Err(failed) => Err(failed.into_status(node)),
+        }
+    }
+
+    async fn send(
+        &self,
+        node: NodeId,
+        address: SocketAddr,
+        path: &'static str,
+        body: Pieces,
+        deadline: Instant,
+    ) -> Result<Answer, CallFailed> {
+        let link = self.link(node, address);
+        let _in_flight = InFlight::enter(&link).ok_or(CallFailed::Busy)?;
+        let taken = body.taken();
+        match tokio::time::timeout_at(deadline, exchange(&link, path, body)).await {
+            Ok(answer) => answer,
+            Err(_) if taken.is_taken() => Err(CallFailed::Late),
+            Err(_) => Err(CallFailed::NotSent("the deadline passed".into())),
+        }
+    }
+
+    fn link(&self, node: NodeId, address: SocketAddr) -> Arc<Link> {
+        if let Some(link) = self.0.links.read().get(&node)
+            && link.address == address
+        {
+            return link.clone();
+        }
+        let mut links = self.0.links.write();
+        // Another call may have been quicker.
+        match links.get(&node) {
+            Some(link) if link.address == address => link.clone(),
+            _ => {
+                let (identity, metrics) = (self.0.identity.clone(), self.0.metrics.clone());
+                let link = Arc::new(Link::new(self.0.me, node, address, identity, metrics));
+                links.insert(node, link.clone());
+                link
+            }
+        }
+    }
+
+    /// Forgets connections to nodes that are not there any more.
+    pub fn retain(&self, known: impl Fn(NodeId) -> bool) {
+        self.0.links.write().retain(|node, _| known(*node));
+    }
+}
+
+async fn exchange(
+    link: &Arc<Link>,
+    path: &'static str,
+    body: Pieces,
+) -> Result<Answer, CallFailed> {
+    let mut sender = link.ready().await.map_err(CallFailed::NotSent)?;
+    let taken = body.taken();
+    let request = Request::post(path).body(body);
+    let request = request.map_err(|error| CallFailed::NotSent(error.to_string()))?;
+    let response = match sender.try_send_request(request).await {
+        Ok(response) => response,
+        Err(error) if taken.is_taken() => {
+            return Err(CallFailed::Broken(told(error.error())));
+        }
+        Err(error) => return Err(CallFailed::NotSent(told(error.error()))),
+    };
+    let status = response.status();
+    let body = match body::collect(response.into_body(), limits::PEER_ANSWER_BYTES_MAX, |_| Ok(()))
+        .await
+    {
+        Ok(body) => body,
+        Err(Unread::Broken(error)) => return Err(CallFailed::Broken(told(&error))),
+        Err(Unread::TooLarge) => return Err(CallFailed::Broken("the answer is too large".into())),
+        Err(Unread::Refused(status)) => return Err(CallFailed::Broken(status.message)),
+    };
+    Ok(read(status, body))
+}
+
+fn read(status: StatusCode, body: Bytes) -> Answer {
+    match status {
+        wire::REPLY => Answer::Reply(body),
+        wire::REFUSED => Answer::Refused(Refusal::decode_status(body)),
+        wire::NOT_MINE => match NotMine::decode(body) {
+            Ok(not_mine) => Answer::NotMine(not_mine.route()),
+            Err(error) => Answer::Refused(wire::malformed(&error)),
+        },
+        other => Answer::Refused(Status::internal(format!(
+            "a peer answered with HTTP status {}, which nodes do not use",
+            other.as_u16()
+        ))),
+    }
+}
+
+/// With its causes: hyper's own text names none.
+pub(super) fn told(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,112 @@
+//! A command that another node forwarded to this one.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::cluster::routes::Route;
+use crate::entity::{CallError, Request};
+use crate::router::server::Follow;
+use crate::router::wire::{self, CallHead};
+use crate::router::{Answer, Clustered, Router};
+use crate::words::{Address, Epoch, Revision, Shard, Status, clock, limits};
+
+impl Router {
+    /// Runs a forwarded command here, or says who the owner is. Never forwards it again.
+    pub(super) async fn receive(&self, head: CallHead, payload: Bytes, follow: &Follow) -> Answer {
+        match self.run_forwarded(head, payload, follow).await {
+            Ok(answer) => answer,
+            Err(status) => Answer::Refused(status),
+        }
+    }
+
+    async fn run_forwarded(
+        &self,
+        head: CallHead,
+        payload: Bytes,
+        follow: &Follow,
+    ) -> Result<Answer, Status> {
+        wire::understood(head.protocol)?;
+        let Some(cluster) = &self.cluster else {
+            return Err(Status::unavailable("this node is no member of a cluster"));
+        };
+        let epoch = Epoch(head.epoch);
+        let request = cluster.request(head, payload, follow).await?;
+        let address = self.entities.address(&request)?;
+        // The sender's own idea of the shard does not count.
+        let shard = cluster.holdings.shard_of(&address);
+        self.run_here(cluster, &request, &address, shard, epoch).await
+    }
+
+    async fn run_here(
+        &self,
+        cluster: &Clustered,
+        request: &Request,
+        address: &Address,
+        shard: Shard,
+        epoch: Epoch,
+    ) -> Result<Answer, Status> {
+        let mut asked = false;
+        let patience = (clock::now() + limits::FORWARDED_WAIT_MAX).min(request.deadline);
+        loop {
+            let seen = cluster.look(shard);
+            match self.try_here(request, address, seen).await {
+                Ok(reply) => return Ok(Answer::Reply(reply)),
+                Err(CallError::Status(status)) => return Err(status),
+                Err(CallError::NotHere) => {}
+            }
+            let Route { owner, epoch: known } = seen.route;
+            let elsewhere = owner.is_some_and(|owner| owner != cluster.routes.me());
+            // The sender knows less; or nothing new has come.
+            if (elsewhere && known > epoch) || clock::now() >= patience {
+                return Ok(Answer::NotMine(cluster.routes.route(shard)));
+            }
+            // Shown a higher epoch, or without an owner to name, it reads before it refuses; once, for
+            // the epoch may be made up.
+            let _waiting = cluster.enter(shard, request)?;
+            if !std::mem::replace(&mut asked, true) {
+                cluster.ask_store();
+            }
+            if cluster.changed(shard, seen, patience).await.is_err() {
+                return Ok(Answer::NotMine(cluster.routes.route(shard)));
+            }
+        }
+    }
+}
+
+impl Clustered {
+    async fn request(
+        &self,
+        head: CallHead,
+        payload: Bytes,
+        follow: &Follow,
+    ) -> Result<Request, Status> {
+        let left = Duration::from_millis(head.deadline_ms).min(limits::CALL_DEADLINE_MAX);
+        let deadline = clock::now() + left;
+        if self.registry.live().revision < Revision(head.revision) {
+            tokio::time::timeout_at(deadline, follow()).await.map_err(|_| {
+                Status::deadline_exceeded(
+                    "the deadline passed while the node followed a deployment; the command was not run",
+                )
+            })?;
+        }
+        let live = self.registry.live();
+        let Some((service, method)) = live.method(&head.service, &head.method) else {
+            return Err(Status::unimplemented(format!(
+                "{}/{} is not deployed (any more)",
+                head.service, head.method
+            )));
+        };
+        let metadata = head.metadata.into_iter();
+        Ok(Request {
+            service: service.clone(),
+            method: method.clone(),
+            payload,
+            metadata: metadata.map(|entry| (entry.name, entry.value)).collect(),
+            idempotency_key: head.idempotency_key,
+            deadline,
+            request_id: head.request_id.into(),
+            consistency: wire::consistency_of(head.consistency),
+        })
+    }
+}

@@ -1,0 +1,5 @@
+//! Routers with real peers over loopback.
+
+mod node;
+mod peers;
+mod routing;
