@@ -24,6 +24,7 @@ use crate::journal::{AnyStore, Holdings, Journal};
 use crate::node::files::Watched;
 use crate::node::process::Signals;
 use crate::registry::Registry;
+use crate::router::Router;
 use crate::wasm::Engine;
 use crate::wasm::engine::EngineConfig;
 use crate::words::clock::{self, Instant};
@@ -165,7 +166,8 @@ impl Node {
         };
         let services_port = Port::serve(
             services_listener,
-            Services::new(registry, entities).healthy_until(admin.readiness.draining()),
+            Services::new(registry, Router::local(entities))
+                .healthy_until(admin.readiness.draining()),
             ServerOptions {
                 tls,
                 cors: config.cors.clone(),

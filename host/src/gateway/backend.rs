@@ -7,6 +7,7 @@ use bytes::Bytes;
 use http::{Request, Response};
 use hyper::body::Incoming;
 
+use crate::entity::Consistency;
 use crate::gateway::body::Body;
 use crate::gateway::route::{Endpoint, Routes};
 use crate::words::Status;
@@ -20,6 +21,8 @@ pub struct CallContext {
     pub idempotency_key: Option<String>,
     pub deadline: Instant,
     pub request_id: Arc<str>,
+    /// What the caller asks for; none: what the method says.
+    pub consistency: Option<Consistency>,
 }
 
 /// The services behind a port: the deployed ones, or the admin API.

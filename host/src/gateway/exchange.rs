@@ -71,6 +71,7 @@ impl<B: Backend> Exchange<'_, B> {
             idempotency_key: self.head.idempotency_key.take(),
             deadline,
             request_id: self.request_id.clone(),
+            consistency: self.head.consistency,
         };
         let call = self.backend.call(endpoint, payload, context);
         let answer = tokio::time::timeout_at(deadline, call).await.unwrap_or_else(|_| {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue};
 
+use crate::entity::Consistency;
 use crate::words::{Status, limits};
 
 /// Borrowed from the headers, but for what the call keeps.
@@ -21,6 +22,7 @@ pub struct Head<'a> {
     pub connect_timeout_ms: Option<&'a str>,
     pub connect_version: Option<&'a str>,
     pub idempotency_key: Option<String>,
+    pub consistency: Option<Consistency>,
     pub metadata: Vec<(String, String)>,
     /// The first thing that is wrong with the headers; told once the protocol is known.
     pub fault: Option<Status>,
@@ -82,6 +84,15 @@ impl<'a> Head<'a> {
                     "header idempotency-key must be 1 to {} printable ASCII characters",
                     limits::IDEMPOTENCY_KEY_BYTES_MAX
                 ))),
+            },
+            "stead-consistency" => match text.and_then(Consistency::parse) {
+                Some(_) if self.consistency.is_some() => self.fail(Status::invalid_argument(
+                    "header stead-consistency is there more than once",
+                )),
+                Some(consistency) => self.consistency = Some(consistency),
+                None => self.fail(Status::invalid_argument(
+                    "header stead-consistency must be leased, fenced or stale",
+                )),
             },
             name if is_transport(name) => {}
             name => match text {
@@ -238,6 +249,28 @@ mod tests {
         assert_eq!(head.timeout().unwrap(), limits::CALL_DEADLINE_MAX);
         let head = Head { connect_timeout_ms: Some("5"), ..Head::default() };
         assert_eq!(head.timeout().unwrap(), Duration::from_millis(5));
+    }
+
+    #[test]
+    fn the_consistency_is_one_of_three_words() {
+        let read = |values: &[&'static str]| {
+            let mut headers = HeaderMap::new();
+            for value in values {
+                headers.append("stead-consistency", HeaderValue::from_static(value));
+            }
+            let head = Head::read(&headers);
+            assert!(head.metadata.is_empty());
+            head.fault.map_or(Ok(head.consistency), |fault| Err(fault.message))
+        };
+        assert_eq!(read(&[]), Ok(None));
+        assert_eq!(read(&["leased"]), Ok(Some(Consistency::Leased)));
+        assert_eq!(read(&["fenced"]), Ok(Some(Consistency::Fenced)));
+        assert_eq!(read(&["stale"]), Ok(Some(Consistency::Stale)));
+        for wrong in ["", "Stale", "strong"] {
+            let sentence = read(&[wrong]).unwrap_err();
+            assert!(sentence.contains("must be leased, fenced or stale"), "{sentence}");
+        }
+        assert!(read(&["stale", "stale"]).unwrap_err().contains("more than once"));
     }
 
     #[test]

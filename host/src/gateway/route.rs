@@ -8,6 +8,7 @@ use prost_reflect::{FieldDescriptor, Kind, MessageDescriptor, MethodDescriptor};
 use stead_proto::google::api::HttpRule;
 use stead_proto::google::api::http_rule::Pattern;
 
+use crate::entity::Consistency;
 use crate::gateway::template::{Template, Tree, Variable};
 use crate::gateway::transcode;
 use crate::registry::{Method, Service};
@@ -27,6 +28,8 @@ pub struct Endpoint {
     pub output: MessageDescriptor,
     /// Declared `NO_SIDE_EFFECTS`: may be called by GET.
     pub no_side_effects: bool,
+    /// `stead.consistency`, for callers who do not say.
+    pub consistency: Option<Consistency>,
 }
 
 /// Who answers.
@@ -39,11 +42,13 @@ impl Endpoint {
     pub fn new(descriptor: MethodDescriptor, target: Target) -> Self {
         let service: Arc<str> = descriptor.parent_service().full_name().into();
         let method: Arc<str> = descriptor.name().into();
+        let options = Options::of(&descriptor);
         Self {
             path: format!("/{service}/{method}").into(),
             input: descriptor.input(),
             output: descriptor.output(),
-            no_side_effects: Options::of(&descriptor).idempotency_level == Some(1),
+            no_side_effects: options.idempotency_level == Some(1),
+            consistency: options.strictness(),
             descriptor,
             service,
             method,
@@ -177,11 +182,24 @@ struct Options {
     idempotency_level: Option<i32>,
     #[prost(message, optional, tag = "72295728")]
     http: Option<HttpRule>,
+    /// `stead.consistency`
+    #[prost(int32, optional, tag = "50801")]
+    consistency: Option<i32>,
 }
 
 impl Options {
     fn of(method: &MethodDescriptor) -> Self {
         // Options that were decoded once encode to what can be decoded again.
         Self::decode(method.options().encode_to_vec().as_slice()).unwrap_or_default()
+    }
+
+    /// What this version does not know is none.
+    fn strictness(&self) -> Option<Consistency> {
+        match self.consistency? {
+            1 => Some(Consistency::Leased),
+            2 => Some(Consistency::Fenced),
+            3 => Some(Consistency::Stale),
+            _ => None,
+        }
     }
 }

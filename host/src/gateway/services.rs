@@ -8,17 +8,18 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 use tokio::sync::watch;
 
-use crate::entity::{self, Entities};
+use crate::entity;
 use crate::gateway::backend::{Backend, CallContext};
 use crate::gateway::body::Body;
 use crate::gateway::route::{Endpoint, Routes, Target};
 use crate::gateway::{health, reflection};
 use crate::registry::{Live, Registry};
+use crate::router::Router;
 use crate::words::{Revision, Status};
 
 pub struct Services {
     registry: Registry,
-    entities: Entities,
+    router: Router,
     routes: ArcSwap<Known>,
     draining: watch::Receiver<bool>,
     /// Without a sender, `draining` would count as ended.
@@ -35,10 +36,10 @@ struct Known {
 }
 
 impl Services {
-    pub fn new(registry: Registry, entities: Entities) -> Self {
+    pub fn new(registry: Registry, router: Router) -> Self {
         let routes = ArcSwap::from_pointee(Known::of(&registry.live()));
         let never = watch::Sender::new(false);
-        Self { registry, entities, routes, draining: never.subscribe(), _never: never }
+        Self { registry, router, routes, draining: never.subscribe(), _never: never }
     }
 
     /// `draining` turns true once, when the node is about to stop: then it is no longer healthy.
@@ -88,7 +89,7 @@ impl Backend for Services {
         let Target::Entity { service, method } = &endpoint.target else {
             return Err(Status::unimplemented("the admin API is not served on this port"));
         };
-        self.entities
+        self.router
             .call(entity::Request {
                 service: service.clone(),
                 method: method.clone(),
@@ -97,10 +98,9 @@ impl Backend for Services {
                 idempotency_key: context.idempotency_key,
                 deadline: context.deadline,
                 request_id: context.request_id,
-                consistency: entity::Consistency::default(),
+                consistency: context.consistency.or(endpoint.consistency).unwrap_or_default(),
             })
             .await
-            .map_err(entity::CallError::into_status)
     }
 
     fn wants(&self, path: &str) -> bool {
