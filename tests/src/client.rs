@@ -90,6 +90,13 @@ impl Client {
         self.send(Method::POST, path, "application/json", body.to_string()).await
     }
 
+    /// The status, or why none came.
+    pub async fn try_get(&self, path: &str) -> Result<StatusCode, String> {
+        let request = Request::get(format!("{}{path}", self.base)).body(Full::new(Bytes::new()));
+        let request = request.map_err(|error| error.to_string())?;
+        self.try_send(request).await.map(|answer| answer.status)
+    }
+
     /// For load: the JSON of a 200, or what else happened.
     pub async fn try_post(&self, path: &str, body: &Value) -> Result<Value, Failure> {
         let request = Request::post(format!("{}{path}", self.base))

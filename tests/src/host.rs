@@ -35,6 +35,9 @@ pub struct Options {
     environment: Vec<(String, String)>,
     data: Option<PathBuf>,
     admin: Option<String>,
+    listen: Option<String>,
+    admin_token: Option<String>,
+    network: Option<String>,
 }
 
 impl Options {
@@ -60,6 +63,24 @@ impl Options {
         self
     }
 
+    /// Another address of the services than a free port of loopback.
+    pub fn listen(mut self, address: &str) -> Self {
+        self.listen = Some(address.into());
+        self
+    }
+
+    /// The token that the admin API wants, and that this host's client sends.
+    pub fn admin_token(mut self, token: &str) -> Self {
+        self.admin_token = Some(token.into());
+        self
+    }
+
+    /// The network namespace to run in.
+    pub fn network(mut self, namespace: &str) -> Self {
+        self.network = Some(namespace.into());
+        self
+    }
+
     pub async fn start(self) -> Host {
         self.try_start().await.unwrap_or_else(|failed| panic!("the host did not start: {failed}"))
     }
@@ -79,14 +100,16 @@ impl Options {
             .open(dir.path().join("stead.log"))
             .expect("the log can be written");
         let data = self.data.clone().unwrap_or_else(|| dir.path().join("data"));
-        let child = Command::new(files::binary())
-            .args(["serve", "--listen", "127.0.0.1:0", "--admin"])
-            .arg(self.admin.as_deref().unwrap_or("127.0.0.1:0"))
+        let child = self
+            .command()
+            .args(["serve", "--listen", self.listen.as_deref().unwrap_or("127.0.0.1:0")])
+            .args(["--admin", self.admin.as_deref().unwrap_or("127.0.0.1:0")])
             .arg("--ports-file")
             .arg(&ports)
             .arg("--data")
             .arg(data)
             .args(&self.arguments)
+            .envs(self.admin_token.iter().map(|token| ("STEAD_ADMIN_TOKEN", token)))
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
             // A child process that the host starts must not find the developer's configuration.
             .current_dir(dir.path())
@@ -108,6 +131,10 @@ impl Options {
             if let Some((services, admin)) = read_ports(&ports) {
                 host.services = Client::new(&services);
                 host.admin = Client::new(&admin);
+                if let Some(token) = &host.options.admin_token {
+                    let value = format!("Bearer {token}");
+                    host.admin = host.admin.with_header("authorization", &value);
+                }
                 return Ok(host);
             }
             if let Some(status) = host.child.try_wait().expect("the process can be asked") {
@@ -117,6 +144,14 @@ impl Options {
             assert!(start.elapsed() < READY_WITHIN, "not ready in time; its log:\n{}", host.log());
             tokio::time::sleep(POLL_EVERY).await;
         }
+    }
+
+    /// The host, in its network. `ip netns exec` becomes the host: the process is the same.
+    fn command(&self) -> Command {
+        let Some(network) = &self.network else { return Command::new(files::binary()) };
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", network]).arg(files::binary());
+        command
     }
 }
 

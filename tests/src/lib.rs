@@ -21,6 +21,10 @@ pub mod rng;
 
 pub mod linear;
 
+pub mod cluster;
+
+pub mod load;
+
 pub use client::{Answer, Client};
 pub use host::Host;
 
