@@ -35,10 +35,18 @@ impl House {
     }
 
     pub async fn sized(guests: &[&str], hot_entities_max: usize) -> Self {
+        Self::holding(guests, hot_entities_max, Holdings::alone()).await
+    }
+
+    /// Of a member of a cluster that holds no shard yet.
+    pub async fn member(guests: &[&str]) -> Self {
+        Self::holding(guests, 1_000, Holdings::of_member(8)).await
+    }
+
+    async fn holding(guests: &[&str], hot_entities_max: usize, holdings: Holdings) -> Self {
         let store = MemoryStore::default();
         let metrics = Metrics::default();
-        let journal =
-            Journal::start(AnyStore::Memory(store.clone()), Holdings::alone(), metrics.clone());
+        let journal = Journal::start(AnyStore::Memory(store.clone()), holdings, metrics.clone());
         let config = EngineConfig { instances_max: 1_000, ..EngineConfig::default() };
         let engine = Engine::new(config).expect("an engine");
         let registry = Registry::open(engine, journal.clone()).await.expect("a registry");

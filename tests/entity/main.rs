@@ -5,6 +5,7 @@ mod deployment;
 mod house;
 mod lifecycle;
 mod order;
+mod ownership;
 mod receipts;
 mod store_faults;
 mod supervision;

@@ -13,7 +13,7 @@ use crate::journal::store::{
     ModuleRecord, Receipt, Snapshot, Store, StoredEvent, Write, deployment_conflict,
 };
 use crate::words::limits::SNAPSHOTS_KEPT;
-use crate::words::{Address, Digest, EntityId, JournalName, Revision, Seq};
+use crate::words::{Address, Digest, EntityId, Epoch, JournalName, Revision, Seq, Shard};
 
 /// Cheap to clone; clones share the data.
 #[derive(Clone, Default)]
@@ -35,6 +35,8 @@ struct State {
     closed: bool,
     /// Errors for the next commits, for tests of what stands on a store.
     errors: VecDeque<StoreError>,
+    /// Shards that another writer has taken, at some epoch.
+    taken: BTreeMap<Shard, Epoch>,
 }
 
 #[derive(Default)]
@@ -56,6 +58,11 @@ impl MemoryStore {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).errors.push_back(error);
     }
 
+    /// From now on writes of this shard are fenced unless they carry this epoch.
+    pub fn set_epoch(&self, shard: Shard, epoch: Epoch) {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).taken.insert(shard, epoch);
+    }
+
     /// The state is only ever changed by code that cannot panic halfway, so a poisoned lock is whole.
     fn state(&self) -> Result<MutexGuard<'_, State>, StoreError> {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
@@ -69,6 +76,10 @@ impl MemoryStore {
 impl State {
     fn seq(&self, address: &Address) -> Seq {
         Seq(self.entities.get(address).map_or(0, |entity| entity.events.len() as u64))
+    }
+
+    fn is_fenced(&self, fence: &Fence) -> bool {
+        self.taken.get(&fence.shard).is_some_and(|epoch| *epoch != fence.epoch)
     }
 
     fn check(&self, batch: &[Write]) -> Result<(), StoreError> {
@@ -110,11 +121,21 @@ impl Store for MemoryStore {
         if let Some(error) = state.errors.pop_front() {
             return Err(error);
         }
-        state.check(batch)?;
-        for write in batch {
+        let fenced: Vec<Fence> =
+            batch.iter().map(|write| write.fence).filter(|fence| state.is_fenced(fence)).collect();
+        let batch: Vec<Write> =
+            batch.iter().filter(|write| !fenced.contains(&write.fence)).cloned().collect();
+        state.check(&batch)?;
+        for write in &batch {
             state.apply(write);
         }
-        Ok(Vec::new())
+        Ok(fenced)
+    }
+
+    async fn fenced(&self, fences: &[Fence]) -> Result<Vec<Shard>, StoreError> {
+        let state = self.state()?;
+        let fenced = fences.iter().filter(|fence| state.is_fenced(fence));
+        Ok(fenced.map(|fence| fence.shard).collect())
     }
 
     async fn load(&self, address: &Address, at: Option<Seq>) -> Result<Loaded, StoreError> {

@@ -66,6 +66,10 @@ pub enum DeployError {
     NoEarlierRevision,
     #[error("{journal} has entities, and this deployment {change}; pass --force if you mean it")]
     WouldOrphan { journal: JournalName, change: String },
+    #[error(
+        "other nodes deployed at the same time; revision {0} is theirs. Look at it, and try again"
+    )]
+    Overtaken(Revision),
     #[error("{0}")]
     Journal(String),
     /// The journal is there, but not as it was written.
@@ -146,15 +150,20 @@ impl Registry {
         self.ask(|answer| Message::RollBack { to, force, answer }).await
     }
 
+    /// Makes the newest revision in the store live, if another node has deployed it. Returns the live one.
+    pub async fn follow(&self) -> Result<Revision, DeployError> {
+        self.ask(|answer| Message::Follow { answer }).await
+    }
+
     /// Oldest first.
     pub async fn revisions(&self) -> Result<Vec<DeploymentRecord>, DeployError> {
         Ok(self.journal.deployments().await?)
     }
 
-    async fn ask(
+    async fn ask<T>(
         &self,
-        message: impl FnOnce(oneshot::Sender<Result<Plan, DeployError>>) -> Message,
-    ) -> Result<Plan, DeployError> {
+        message: impl FnOnce(oneshot::Sender<Result<T, DeployError>>) -> Message,
+    ) -> Result<T, DeployError> {
         let stopped = || DeployError::Journal("deployments have stopped; restart the node".into());
         let (answer, answered) = oneshot::channel();
         self.deployer.send(message(answer)).await.map_err(|_| stopped())?;

@@ -14,6 +14,8 @@ pub const MODULES_PREPARED_AT_ONCE_MAX: usize = 2;
 /// Compiled modules that are kept though they are not live: uploaded just now, or live just before.
 pub const IDLE_MODULES_MAX: usize = 4;
 pub const DEPLOYMENTS_QUEUED_MAX: usize = 16;
+/// Deployments of several nodes may come at once: all but one try again.
+pub const DEPLOYMENT_ATTEMPTS_MAX: u32 = 5;
 pub const DEPLOYMENT_NOTE_BYTES_MAX: usize = KIB;
 pub const ENTITY_TYPES_PER_MODULE_MAX: usize = 256;
 pub const JOURNAL_NAME_BYTES_MAX: usize = 128;

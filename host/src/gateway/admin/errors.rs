@@ -19,6 +19,7 @@ pub fn from_deploy(error: DeployError) -> Status {
         | DeployError::UnknownRevision(_)
         | DeployError::NoEarlierRevision => Status::not_found(text),
         DeployError::WouldOrphan { .. } => Status::failed_precondition(text),
+        DeployError::Overtaken(_) => Status::aborted(text),
         DeployError::Journal(_) => Status::unavailable(text),
         DeployError::Damaged(_) => Status::data_loss(text),
     }

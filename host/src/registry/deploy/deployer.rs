@@ -8,11 +8,11 @@ use futures_util::future::join_all;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{DeployError, DeployRequest};
-use crate::journal::{DeploymentRecord, Journal};
+use crate::journal::{DeploymentRecord, Journal, StoreError};
 use crate::registry::live::Live;
 use crate::registry::modules::{Loaded, Modules};
 use crate::registry::plan::{self, Outline, Plan};
-use crate::words::limits::{DEPLOYMENT_NOTE_BYTES_MAX, LIVE_MODULES_MAX};
+use crate::words::limits::{DEPLOYMENT_ATTEMPTS_MAX, DEPLOYMENT_NOTE_BYTES_MAX, LIVE_MODULES_MAX};
 use crate::words::{Digest, Revision, clock};
 
 pub(super) enum Message {
@@ -24,6 +24,9 @@ pub(super) enum Message {
         to: Option<Revision>,
         force: bool,
         answer: oneshot::Sender<Result<Plan, DeployError>>,
+    },
+    Follow {
+        answer: oneshot::Sender<Result<Revision, DeployError>>,
     },
 }
 
@@ -47,7 +50,9 @@ impl Deployer {
     pub(super) async fn open(modules: Modules, journal: Journal) -> Result<Self, DeployError> {
         let newest = journal.deployments().await?.pop();
         let (revision, current) = match newest {
-            Some(record) => (record.revision, Candidate::load(&modules, &record.modules).await?),
+            Some(record) => {
+                (record.revision, Candidate::load(&modules, &record.modules, &[]).await?)
+            }
             None => (Revision::default(), Candidate::default()),
         };
         for (digest, reason) in &current.broken {
@@ -77,11 +82,59 @@ impl Deployer {
                 Message::RollBack { to, force, answer } => {
                     let _ = answer.send(self.roll_back(to, force).await);
                 }
+                Message::Follow { answer } => {
+                    let _ = answer.send(self.follow().await);
+                }
             }
         }
     }
 
+    /// Makes the newest revision live, if another node made one.
+    async fn follow(&mut self) -> Result<Revision, DeployError> {
+        let current = self.revision();
+        let newest = self.journal.deployments().await?.pop();
+        let Some(record) = newest.filter(|record| record.revision > current) else {
+            return Ok(current);
+        };
+        let next = Candidate::load(&self.modules, &record.modules, &self.current.loaded).await?;
+        for (digest, reason) in &next.broken {
+            tracing::error!(module = %digest, reason, "a module of the live revision is left out");
+        }
+        self.go_live(next, record.revision, &record.note);
+        Ok(record.revision)
+    }
+
+    /// Where several nodes deploy at once, one is first; the others plan again on top of it.
     async fn deploy(&mut self, request: DeployRequest) -> Result<Plan, DeployError> {
+        for _ in 1..DEPLOYMENT_ATTEMPTS_MAX {
+            self.follow().await?;
+            match self.try_deploy(request.clone()).await {
+                Err(DeployError::Overtaken(_)) => {}
+                result => return result,
+            }
+        }
+        self.follow().await?;
+        self.try_deploy(request).await
+    }
+
+    async fn roll_back(&mut self, to: Option<Revision>, force: bool) -> Result<Plan, DeployError> {
+        if to.is_none() {
+            // What came in between is not what was meant: no second try.
+            self.follow().await?;
+            return self.try_roll_back(to, force).await;
+        }
+        for _ in 1..DEPLOYMENT_ATTEMPTS_MAX {
+            self.follow().await?;
+            match self.try_roll_back(to, force).await {
+                Err(DeployError::Overtaken(_)) => {}
+                result => return result,
+            }
+        }
+        self.follow().await?;
+        self.try_roll_back(to, force).await
+    }
+
+    async fn try_deploy(&mut self, request: DeployRequest) -> Result<Plan, DeployError> {
         let invalid = |fault: String| Err(DeployError::Invalid(vec![fault]));
         if request.note.len() > DEPLOYMENT_NOTE_BYTES_MAX {
             let bytes = request.note.len();
@@ -109,7 +162,11 @@ impl Deployer {
         self.take_over(next, request.plan, request.force, request.note).await
     }
 
-    async fn roll_back(&mut self, to: Option<Revision>, force: bool) -> Result<Plan, DeployError> {
+    async fn try_roll_back(
+        &mut self,
+        to: Option<Revision>,
+        force: bool,
+    ) -> Result<Plan, DeployError> {
         let earlier = Revision(self.revision().0.saturating_sub(1));
         let records = self.journal.deployments().await?;
         let record = records.into_iter().find(|record| record.revision == to.unwrap_or(earlier));
@@ -168,22 +225,42 @@ impl Deployer {
             created_at_ms: clock::unix_ms(),
             note,
         };
-        self.journal.put_deployment(&record).await?;
+        match self.journal.put_deployment(&record).await {
+            Ok(()) => {}
+            Err(StoreError::Conflict { .. }) => return Err(DeployError::Overtaken(revision)),
+            Err(error) => return Err(error.into()),
+        }
+        self.go_live(next, revision, &record.note);
+        Ok(Plan { revision, changes })
+    }
+
+    fn go_live(&mut self, next: Candidate, revision: Revision, note: &str) {
         self.live.store(Arc::new(next.live(revision)));
         let replaced = std::mem::replace(&mut self.current, next);
         for loaded in replaced.loaded {
             self.modules.remember(loaded);
         }
         self.announce.send_replace(revision);
-        tracing::info!(%revision, note = record.note, "a revision took effect");
-        Ok(Plan { revision, changes })
+        tracing::info!(%revision, note, "a revision took effect");
     }
 }
 
 impl Candidate {
-    /// Only a failing journal is an error.
-    async fn load(modules: &Modules, digests: &[Digest]) -> Result<Self, DeployError> {
-        let loads = digests.iter().map(|&digest| modules.load(digest));
+    /// Only a failing journal is an error. A module that is live is taken as it is.
+    async fn load(
+        modules: &Modules,
+        digests: &[Digest],
+        live: &[Arc<Loaded>],
+    ) -> Result<Self, DeployError> {
+        let loads = digests.iter().map(|&digest| {
+            let known = live.iter().find(|loaded| loaded.module.digest == digest).cloned();
+            async move {
+                match known {
+                    Some(loaded) => Ok(loaded),
+                    None => modules.load(digest).await,
+                }
+            }
+        });
         let mut candidate = Self::default();
         for (digest, result) in digests.iter().zip(join_all(loads).await) {
             match result {

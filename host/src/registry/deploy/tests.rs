@@ -313,3 +313,32 @@ async fn of_two_modules_of_a_revision_that_clash_the_later_is_live() {
     assert_eq!(live.services["t.A"].module.digest, later);
     assert_eq!(live.broken.len(), 1);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nodes_that_share_a_store_follow_each_other() {
+    let one = Host::start().await;
+    let two = Registry::open(one.engine.clone(), one.journal.clone()).await.unwrap();
+    let a = one.upload(&[("t.A", "a")]).await;
+    one.deploy(a).await.unwrap();
+    assert_eq!(two.live().revision, Revision(0));
+    assert_eq!(two.follow().await.unwrap(), Revision(1));
+    assert_eq!(two.live().services.len(), 1);
+    assert!(two.live().by_journal(&"a".into()).is_some());
+    // Nothing newer.
+    assert_eq!(two.follow().await.unwrap(), Revision(1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nodes_that_deploy_at_once_do_not_lose_each_others_modules() {
+    let one = Host::start().await;
+    let two = Registry::open(one.engine.clone(), one.journal.clone()).await.unwrap();
+    let (a, b) = (one.upload(&[("t.A", "a")]).await, one.upload(&[("t.B", "b")]).await);
+    let (first, second) = tokio::join!(one.deploy(a), two.deploy(request(b)));
+    let mut revisions = [first.unwrap().revision, second.unwrap().revision];
+    revisions.sort();
+    assert_eq!(revisions, [Revision(1), Revision(2)]);
+    one.registry.follow().await.unwrap();
+    two.follow().await.unwrap();
+    assert_eq!(one.services(), ["t.A", "t.B"]);
+    assert_eq!(two.live().services.len(), 2);
+}
