@@ -29,7 +29,9 @@ async fn a_full_disk_fails_the_command_and_what_hung_on_it_and_nothing_else() {
     drop(hold);
 
     assert_eq!(first.await.unwrap().unwrap_err().code, Code::ResourceExhausted);
-    assert_eq!(second.await.unwrap().unwrap_err().code, Code::Aborted);
+    // In the same batch, or in one after it.
+    let second = second.await.unwrap().unwrap_err();
+    assert!(matches!(second.code, Code::Aborted | Code::ResourceExhausted), "{second}");
     // The read saw what was not stored, or came after the instance had been replaced.
     match read.await.unwrap() {
         Ok(items) => assert_eq!(items, ["kettle x 1"]),

@@ -1,5 +1,7 @@
 //! A shopping cart that survives kill -9, shown and checked.
 
+mod cluster;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -12,8 +14,8 @@ use crate::{cargo, guests, http, steps, tools};
 const SERVICE: &str = "com.example.shoppingcart.ShoppingCart";
 const CUSTOMER: &str = "ada";
 
-pub fn run(keep: bool) -> anyhow::Result<()> {
-    steps::title("Stead: a shopping cart that survives kill -9");
+/// The host and the cart, built.
+fn build() -> anyhow::Result<(PathBuf, PathBuf)> {
     tools::ensure_toolchain()?;
     let stead = steps::long(
         "host",
@@ -23,7 +25,26 @@ pub fn run(keep: bool) -> anyhow::Result<()> {
     )?;
     let cart = tools::root().join("examples/shopping-cart");
     let component = guests::build(&stead, &cart, "shopping-cart", None)?;
+    Ok((stead, component))
+}
 
+pub fn run_cluster() -> anyhow::Result<()> {
+    steps::title("Stead: three nodes, and no item lost while they come and go");
+    let (stead, component) = build()?;
+    let dir = temporary_dir()?;
+    match cluster::run(&stead, &component, &dir) {
+        Ok(()) => {
+            std::fs::remove_dir_all(&dir)?;
+            eprintln!("\nAll of it was right.");
+            Ok(())
+        }
+        Err(error) => Err(error.context(format!("data and logs are left in {}", dir.display()))),
+    }
+}
+
+pub fn run(keep: bool) -> anyhow::Result<()> {
+    steps::title("Stead: a shopping cart that survives kill -9");
+    let (stead, component) = build()?;
     let dir = temporary_dir()?;
     let shown = show(&stead, &component, &dir);
     match shown {

@@ -15,12 +15,40 @@ pub struct Host {
     child: Option<Child>,
     pub services: String,
     pub admin: String,
+    /// Of a member of a cluster; else empty.
+    pub peer: String,
     pub log: PathBuf,
+}
+
+/// What makes a host a member of a cluster.
+pub struct Member<'a> {
+    pub store: &'a str,
+    pub key: &'a str,
+    pub join: Option<&'a str>,
 }
 
 impl Host {
     /// Starts the host on free ports and waits until it says where it listens.
     pub fn start(binary: &Path, dir: &Path) -> anyhow::Result<Self> {
+        Self::start_with(binary, dir, |_| {})
+    }
+
+    /// The same for a member of a cluster.
+    pub fn start_member(binary: &Path, dir: &Path, member: &Member) -> anyhow::Result<Self> {
+        Self::start_with(binary, dir, |command| {
+            command.args(["--peer", "127.0.0.1:0"]);
+            command.env("STEAD_STORE", member.store).env("STEAD_CLUSTER_KEY", member.key);
+            if let Some(join) = member.join {
+                command.args(["--join", join]);
+            }
+        })
+    }
+
+    fn start_with(
+        binary: &Path,
+        dir: &Path,
+        more: impl FnOnce(&mut Command),
+    ) -> anyhow::Result<Self> {
         let ports = dir.join("ports.json");
         let log = dir.join("stead.log");
         match std::fs::remove_file(&ports) {
@@ -28,7 +56,9 @@ impl Host {
             _ => {}
         }
         let stderr = File::options().create(true).append(true).open(&log)?;
-        let child = Command::new(binary)
+        let mut command = Command::new(binary);
+        more(&mut command);
+        let child = command
             .args(["serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"])
             .arg("--data")
             .arg(dir.join("data"))
@@ -39,13 +69,19 @@ impl Host {
             .stderr(stderr)
             .spawn()
             .with_context(|| format!("cannot start {}", binary.display()))?;
-        let mut host =
-            Self { child: Some(child), services: String::new(), admin: String::new(), log };
+        let mut host = Self {
+            child: Some(child),
+            services: String::new(),
+            admin: String::new(),
+            peer: String::new(),
+            log,
+        };
         let deadline = Instant::now() + READY_WITHIN;
         loop {
-            if let Some((services, admin)) = read_ports(&ports) {
+            if let Some((services, admin, peer)) = read_ports(&ports) {
                 host.services = services;
                 host.admin = admin;
+                host.peer = peer;
                 return Ok(host);
             }
             if let Some(status) = host.child.as_mut().and_then(|c| c.try_wait().transpose()) {
@@ -69,6 +105,16 @@ impl Host {
         Ok(child.wait()?.to_string())
     }
 
+    /// SIGTERM: time to hand everything over.
+    pub fn terminate(mut self) -> anyhow::Result<()> {
+        let mut child = self.child.take().context("the host is not running")?;
+        // SAFETY: takes two numbers. The process is a child that has not been waited for.
+        unsafe { libc::kill(child.id() as libc::pid_t, libc::SIGTERM) };
+        let status = child.wait()?;
+        anyhow::ensure!(status.success(), "the host ended with {status} after SIGTERM");
+        Ok(())
+    }
+
     pub fn leave_running(mut self) {
         self.child = None;
     }
@@ -89,8 +135,13 @@ impl Drop for Host {
     }
 }
 
-fn read_ports(path: &Path) -> Option<(String, String)> {
+fn read_ports(path: &Path) -> Option<(String, String, String)> {
     let text = std::fs::read(path).ok()?;
     let ports: serde_json::Value = serde_json::from_slice(&text).ok()?;
-    Some((ports["services"].as_str()?.to_owned(), ports["admin"].as_str()?.to_owned()))
+    let peer = ports["peer"].as_str().unwrap_or_default();
+    Some((
+        ports["services"].as_str()?.to_owned(),
+        ports["admin"].as_str()?.to_owned(),
+        peer.to_owned(),
+    ))
 }

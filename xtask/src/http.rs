@@ -11,6 +11,27 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Sends JSON (or nothing) and reads JSON; any status but 200 is an error with the body in it.
 pub fn json(method: &str, base: &str, path: &str, body: Option<&Value>) -> anyhow::Result<Value> {
+    send(method, base, path, body, "")
+}
+
+/// The same for a command that takes effect once however often it is sent with this key.
+pub fn json_once(
+    method: &str,
+    base: &str,
+    path: &str,
+    body: Option<&Value>,
+    idempotency_key: &str,
+) -> anyhow::Result<Value> {
+    send(method, base, path, body, &format!("idempotency-key: {idempotency_key}\r\n"))
+}
+
+fn send(
+    method: &str,
+    base: &str,
+    path: &str,
+    body: Option<&Value>,
+    headers: &str,
+) -> anyhow::Result<Value> {
     let address = base.strip_prefix("http://").context("the host's address is not http://")?;
     let mut stream =
         TcpStream::connect(address).with_context(|| format!("cannot reach {address}"))?;
@@ -20,7 +41,7 @@ pub fn json(method: &str, base: &str, path: &str, body: Option<&Value>) -> anyho
     write!(
         stream,
         "{method} {path} HTTP/1.1\r\nhost: {address}\r\ncontent-type: application/json\r\n\
-         content-length: {}\r\nconnection: close\r\n\r\n{body}",
+         content-length: {}\r\n{headers}connection: close\r\n\r\n{body}",
         body.len()
     )?;
     let mut response = String::new();

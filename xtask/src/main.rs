@@ -38,6 +38,9 @@ struct Arguments {
 enum Task {
     /// Build Stead and show a shopping cart that survives kill -9
     Demo {
+        /// Three nodes over PostgreSQL instead: one is killed, one added, one drained
+        #[arg(long, conflicts_with = "keep")]
+        cluster: bool,
         /// Leave the host running and print what to try next
         #[arg(long)]
         keep: bool,
@@ -64,7 +67,8 @@ enum Task {
 
 fn main() -> ExitCode {
     let done = match Arguments::parse().task {
-        Task::Demo { keep } => demo::run(keep),
+        Task::Demo { cluster: true, .. } => demo::run_cluster(),
+        Task::Demo { keep, .. } => demo::run(keep),
         Task::Test { filter } => test::run(filter.as_deref()),
         Task::Bench { quick, out } => bench::run(quick, &out),
         Task::Guests => guests::run(),
