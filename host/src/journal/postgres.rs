@@ -34,7 +34,6 @@ use crate::journal::error::{OpenError, StoreError};
 use crate::journal::holdings::Holdings;
 use crate::journal::postgres::append::Lane;
 use crate::journal::postgres::fenced::Question;
-use crate::journal::postgres::open::Place;
 use crate::journal::store::{
     DeploymentRecord, EntityFilter, EntityPage, EventPage, Fence, Loaded, ModuleRecord, Receipt,
     Store, Write,
@@ -47,7 +46,7 @@ use crate::words::limits::{
 use crate::words::telemetry::Metrics;
 use crate::words::{Address, Digest, JournalName, Seq, Shard};
 
-pub use open::prepare;
+pub use open::{Place, prepare};
 
 /// What never changes in the life of a cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -246,6 +246,28 @@ pub const PLACEMENT_TOLERANCE_PERCENT: u32 = 10;
 pub const MOVES_PERCENT_MAX: usize = 10;
 pub const MOVES_WINDOW: Duration = Duration::from_secs(10);
 pub const MOVES_AT_ONCE_MAX: usize = 8;
+/// While SWIM suspects a node, so that it is fenced as soon as that is allowed; for so long after a
+/// suspicion.
+pub const STORE_POLL_SUSPECTED_EVERY: Duration = Duration::from_millis(100);
+pub const SUSPICION_HEEDED: Duration = Duration::from_secs(10);
+/// Pauses of the lease's connections between tries to reach the store.
+pub const LEASE_BACKOFF_MIN: Duration = Duration::from_millis(50);
+pub const LEASE_BACKOFF_MAX: Duration = Duration::from_millis(500);
+/// A free shard that its appointed owner has not claimed for so long may be claimed by anyone who has
+/// room, and after so long by anyone at all.
+pub const CLAIM_ANY_AFTER: Duration = Duration::from_secs(2);
+pub const CLAIM_FULL_AFTER: Duration = Duration::from_secs(5);
+/// Shards claimed by one statement.
+pub const CLAIMED_AT_ONCE_MAX: usize = 4_096;
+/// Shards that are given up, of those that this node owns and cannot serve, after one look.
+pub const RELEASED_AT_ONCE_MAX: usize = 64;
+/// Looks at the store that others ask for are so far apart at least.
+pub const STORE_POLL_PAUSE_MIN: Duration = Duration::from_millis(50);
+/// What the next owner of a shard may take to say that it has taken it.
+pub const TAKEN_WITHIN: Duration = Duration::from_secs(2);
+/// Suspicions of SWIM, and shards that others hand over in one message.
+pub const SUSPICIONS_QUEUED_MAX: usize = 256;
+pub const HANDED_AT_ONCE_MAX: usize = 64;
 
 // Routing.
 /// Then the store is asked who the owner is.

@@ -4,6 +4,7 @@
 //! the Prometheus text format by the admin port. All names start with `stead_`.
 
 use std::io::IsTerminal;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -100,6 +101,15 @@ pub struct Metrics {
     pub waiting_calls: Gauge,
     pub peer_connections: Family<PeerLabels, Gauge>,
     pub peer_handshakes_refused: Counter,
+    pub shards_held: Gauge,
+    pub shards_claimed: Counter,
+    pub shards_handed_over: Counter,
+    pub shards_lost: Counter,
+    pub shard_pause_seconds: Histogram,
+    pub nodes_fenced: Counter,
+    pub registrations: Counter,
+    pub lease_remaining_seconds: Gauge<f64, AtomicU64>,
+    pub ownership_faults: Counter,
 }
 
 impl Default for Metrics {
@@ -132,6 +142,15 @@ impl Default for Metrics {
             waiting_calls: Gauge::default(),
             peer_connections: Family::default(),
             peer_handshakes_refused: Counter::default(),
+            shards_held: Gauge::default(),
+            shards_claimed: Counter::default(),
+            shards_handed_over: Counter::default(),
+            shards_lost: Counter::default(),
+            shard_pause_seconds: seconds(),
+            nodes_fenced: Counter::default(),
+            registrations: Counter::default(),
+            lease_remaining_seconds: Gauge::default(),
+            ownership_faults: Counter::default(),
         };
         let mut r = Registry::with_prefix("stead");
         let m = &metrics;
@@ -216,9 +235,44 @@ impl Default for Metrics {
             "Connections to the peer port that did not come to a TLS session",
             m.peer_handshakes_refused.clone(),
         );
+        register_ownership(&mut r, m);
         metrics.registry = Arc::new(r);
         metrics
     }
+}
+
+fn register_ownership(r: &mut Registry, m: &Metrics) {
+    r.register("shards_held", "Shards that this node holds", m.shards_held.clone());
+    r.register("shards_claimed", "Free shards that this node took", m.shards_claimed.clone());
+    r.register(
+        "shards_handed_over",
+        "Shards that this node gave to others",
+        m.shards_handed_over.clone(),
+    );
+    r.register("shards_lost", "Shards that others took from this node", m.shards_lost.clone());
+    r.register_with_unit(
+        "shard_pause",
+        "Time from a shard's last command here until its next owner had it",
+        Unit::Seconds,
+        m.shard_pause_seconds.clone(),
+    );
+    r.register("nodes_fenced", "Nodes that this one declared dead", m.nodes_fenced.clone());
+    r.register(
+        "registrations",
+        "Lives of this node in the store since its process began",
+        m.registrations.clone(),
+    );
+    r.register_with_unit(
+        "lease_remaining",
+        "For how long this node may answer from memory if it cannot renew its lease",
+        Unit::Seconds,
+        m.lease_remaining_seconds.clone(),
+    );
+    r.register(
+        "ownership_faults",
+        "Rows of the store that contradict what it said before; must be 0",
+        m.ownership_faults.clone(),
+    );
 }
 
 /// The metrics of one method, found once: a command then touches no map and hashes nothing.

@@ -1,11 +1,9 @@
 //! Opening a data directory: its lock, its file, its schema, and what is kept in memory.
 
-use std::fs::{DirBuilder, File, OpenOptions};
-use std::io::{ErrorKind, Read, Seek, Write as _};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::fs::File;
+use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FlockOperation, flock};
 use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::sqlite::{
     SqliteAutoVacuum, SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous,
@@ -13,6 +11,7 @@ use sqlx::sqlite::{
 use sqlx::{ConnectOptions, SqliteConnection};
 use tokio::sync::Mutex;
 
+use crate::journal::directory;
 use crate::journal::error::OpenError;
 use crate::journal::sqlite::fault::{self, Fault};
 use crate::journal::sqlite::index::{Index, Row, Types};
@@ -27,7 +26,6 @@ use crate::words::limits::{
 };
 
 pub const FILE: &str = "stead.db";
-const LOCK: &str = "stead.lock";
 const LOG: &str = "stead.db-wal";
 /// What the node keeps of deployed modules, in the same directory.
 const COMPILED: &str = "compiled";
@@ -36,7 +34,7 @@ const MAGIC: &[u8; 16] = b"SQLite format 3\0";
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
 
 pub async fn open(data_dir: &Path, options: SqliteOptions) -> Result<Inner, OpenError> {
-    let lock = lock(data_dir)?;
+    let lock = directory::lock(data_dir)?;
     let path = data_dir.join(FILE);
     let is_small = check_header(&path)?;
     refuse_if_emptied(data_dir, &path)?;
@@ -82,41 +80,6 @@ pub async fn open(data_dir: &Path, options: SqliteOptions) -> Result<Inner, Open
         next_entity: newest + 1,
     };
     Ok(Inner::new(options, Mutex::new(writer), readers, listers, index, types, lock))
-}
-
-/// Creates the directory if it is missing, and takes its lock. The system lets go of the lock when
-/// the process ends, however it ends.
-fn lock(data_dir: &Path) -> Result<File, OpenError> {
-    let not_writable = |error: std::io::Error| OpenError::NotWritable {
-        path: data_dir.into(),
-        reason: error.to_string(),
-    };
-    if !data_dir.is_dir() {
-        DirBuilder::new().recursive(true).mode(0o700).create(data_dir).map_err(not_writable)?;
-    }
-    let mut file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(data_dir.join(LOCK))
-        .map_err(not_writable)?;
-    if let Err(error) = flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        if error != rustix::io::Errno::WOULDBLOCK {
-            return Err(not_writable(error.into()));
-        }
-        let mut pid = String::new();
-        // The name of the other process is a courtesy: that there is one is certain.
-        let _ = file.take(32).read_to_string(&mut pid);
-        let pid = if pid.trim().is_empty() { "unknown" } else { pid.trim() };
-        return Err(OpenError::InUse { path: data_dir.into(), pid: pid.into() });
-    }
-    file.set_len(0)
-        .and_then(|()| file.rewind())
-        .and_then(|()| writeln!(file, "{}", std::process::id()))
-        .map_err(not_writable)?;
-    Ok(file)
 }
 
 /// True if the file is small enough to be checked as a whole.
