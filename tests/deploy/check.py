@@ -300,7 +300,9 @@ class Files(unittest.TestCase):
             self.assertNotIn("stead.service", said)
 
     def test_prometheus_accepts_the_alerts(self):
-        self.run_tool(self.tool("promtool"), "check", "rules", str(DEPLOY / "prometheus/alerts.yaml"))
+        promtool = self.tool("promtool")
+        self.run_tool(promtool, "check", "rules", str(DEPLOY / "prometheus/alerts.yaml"))
+        self.run_tool(promtool, "test", "rules", str(ROOT / "tests/deploy/alerts.test.yaml"))
 
     def test_alerts_name_metrics_of_the_host_and_chapters_of_the_manual(self):
         known = metrics()
