@@ -333,6 +333,16 @@ class Files(unittest.TestCase):
         silent += sorted(name for name in bare if f"`{name}" not in manual)
         self.assertEqual(silent, [], "docs/operations.md says nothing of these")
 
+    def test_log_lines_of_the_manual_are_those_of_the_host(self):
+        source = "".join(path.read_text(encoding="utf-8") for path in ROOT.glob("host/src/**/*.rs"))
+        manual = text("docs/operations.md")
+        rows = re.findall(r'(?m)^\| `(.+)` \| "(.+)" \|$', manual)
+        self.assertGreater(len(rows), 5)
+        for line, chapter in rows:
+            with self.subTest(line=line):
+                self.assertIn(f'"{line}"', source)
+                self.assertRegex(manual, rf"(?m)^#+ {re.escape(chapter)}$")
+
     def test_json_schemas_are_schemas(self):
         import jsonschema
 
