@@ -1,5 +1,7 @@
 //! Floor 6: the cluster: who is a member, who owns which shard, and how shards change hands.
 
+pub mod members;
+
 pub mod ownership;
 
 pub mod placement;

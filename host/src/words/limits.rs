@@ -246,6 +246,31 @@ pub const PLACEMENT_TOLERANCE_PERCENT: u32 = 10;
 pub const MOVES_PERCENT_MAX: usize = 10;
 pub const MOVES_WINDOW: Duration = Duration::from_secs(10);
 pub const MOVES_AT_ONCE_MAX: usize = 8;
+/// A UDP payload that fits into the smallest packet that IPv6 carries whole.
+pub const GOSSIP_PACKET_BYTES_MAX: usize = 1_232;
+/// Processes whose packets are remembered, so that none counts twice.
+pub const GOSSIP_SENDERS_MAX: usize = 1_024;
+/// How often each kind of refused packet is logged.
+pub const GOSSIP_COMPLAIN_EVERY: Duration = Duration::from_secs(60);
+pub const GOSSIP_ERROR_PAUSE: Duration = Duration::from_millis(100);
+pub const SWIM_PROBE_EVERY: Duration = Duration::from_millis(500);
+pub const SWIM_PROBE_RTT: Duration = Duration::from_millis(200);
+/// In a cluster of up to ten nodes.
+pub const SWIM_SUSPICION: Duration = Duration::from_millis(1_500);
+pub const SWIM_GOSSIP_EVERY: Duration = Duration::from_millis(200);
+pub const SWIM_ANNOUNCE_EVERY: Duration = Duration::from_secs(5);
+pub const SWIM_RECONCILE_EVERY: Duration = Duration::from_secs(10);
+/// For how long an identity that went down is not believed to be back.
+pub const SWIM_REMEMBER_DOWN: Duration = Duration::from_secs(24 * 60 * 60);
+/// How long the thread of SWIM sleeps when it has nothing to wait for.
+pub const SWIM_IDLE: Duration = Duration::from_secs(1);
+pub const MEMBERS_KEPT_MAX: usize = 1_024;
+pub const MEMBERS_KEEP_EVERY: Duration = Duration::from_secs(5);
+pub const MEMBERS_ANNOUNCED_MAX: usize = 256;
+pub const MEMBERS_ANNOUNCE_AT_ONCE_MAX: usize = 16;
+pub const MEMBERS_LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
+pub const MEMBER_HINTS_MAX: usize = 64;
+pub const NODE_VERSION_BYTES_MAX: usize = 64;
 /// While SWIM suspects a node, so that it is fenced as soon as that is allowed; for so long after a
 /// suspicion.
 pub const STORE_POLL_SUSPECTED_EVERY: Duration = Duration::from_millis(100);

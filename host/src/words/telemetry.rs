@@ -62,6 +62,11 @@ pub struct PeerLabels {
     pub direction: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct RefusedLabels {
+    pub reason: &'static str,
+}
+
 #[derive(Clone)]
 pub struct Seconds;
 
@@ -110,6 +115,8 @@ pub struct Metrics {
     pub registrations: Counter,
     pub lease_remaining_seconds: Gauge<f64, AtomicU64>,
     pub ownership_faults: Counter,
+    pub members_alive: Gauge,
+    pub gossip_packets_refused: Family<RefusedLabels, Counter>,
 }
 
 impl Default for Metrics {
@@ -151,6 +158,8 @@ impl Default for Metrics {
             registrations: Counter::default(),
             lease_remaining_seconds: Gauge::default(),
             ownership_faults: Counter::default(),
+            members_alive: Gauge::default(),
+            gossip_packets_refused: Family::default(),
         };
         let mut r = Registry::with_prefix("stead");
         let m = &metrics;
@@ -236,6 +245,16 @@ impl Default for Metrics {
             m.peer_handshakes_refused.clone(),
         );
         register_ownership(&mut r, m);
+        r.register(
+            "members_alive",
+            "Nodes that seem alive to this one, itself included",
+            m.members_alive.clone(),
+        );
+        r.register(
+            "gossip_packets_refused",
+            "Packets between members that were dropped, by reason",
+            m.gossip_packets_refused.clone(),
+        );
         metrics.registry = Arc::new(r);
         metrics
     }
