@@ -9,6 +9,7 @@
 
 mod body;
 mod link;
+mod messenger;
 mod peers;
 mod refusals;
 mod serve;
@@ -35,6 +36,7 @@ use crate::words::clock::{self, Instant};
 use crate::words::telemetry::ForwardLabels;
 use crate::words::{Address, Code, Epoch, NodeId, Shard, Status, limits};
 
+pub use messenger::PeerMessenger;
 pub use peers::{Answer, CallFailed, Peers};
 pub use server::{AdminHandler, Follow, PeerService, TakeHandler, serve};
 

@@ -24,6 +24,7 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::cluster::Handed;
 use crate::router::body::{self, Unread};
 use crate::router::refusals::Refusals;
 use crate::router::wire::{self, NotMine, Refusal};
@@ -35,7 +36,7 @@ use crate::words::{NodeId, Status, limits};
 /// Makes the newest revision live here, if there is one that is not yet.
 pub type Follow = Arc<dyn Fn() -> BoxFuture<'static, ()> + Send + Sync>;
 /// Takes up shards that a node hands over. False if it cannot.
-pub type TakeHandler = Arc<dyn Fn(Vec<wire::TakeShard>) -> BoxFuture<'static, bool> + Send + Sync>;
+pub type TakeHandler = Arc<dyn Fn(Vec<Handed>) -> BoxFuture<'static, bool> + Send + Sync>;
 /// Answers a method of the admin API.
 pub type AdminHandler =
     Arc<dyn Fn(String, Bytes) -> BoxFuture<'static, Result<Bytes, Status>> + Send + Sync>;
@@ -227,7 +228,9 @@ async fn handle(
         wire::TAKE => {
             let take = wire::Take::decode(body).map_err(|error| wire::malformed(&error))?;
             wire::understood(take.protocol)?;
-            let taken = (service.take)(take.shards).await;
+            let taken =
+                (service.take)(take.shards.into_iter().map(wire::TakeShard::handed).collect())
+                    .await;
             Ok(Answer::Reply(wire::Taken { taken }.encode_to_vec().into()))
         }
         wire::HELLO => {

@@ -317,6 +317,9 @@ pub const PEER_HANDSHAKE_MAX: Duration = Duration::from_secs(3);
 pub const PEER_CONNECT_MAX: Duration = Duration::from_secs(2);
 /// A call waits so long for a connection that is being made, before it looks for the owner again.
 pub const PEER_READY_WAIT_MAX: Duration = Duration::from_millis(300);
+/// What a node may take over an admin call for another.
+pub const PEER_ADMIN_MAX: Duration = Duration::from_secs(5);
+pub const HAND_OVER_MAX: Duration = Duration::from_secs(2);
 pub const PEER_RETRY_MIN: Duration = Duration::from_millis(50);
 pub const PEER_RETRY_MAX: Duration = Duration::from_secs(1);
 pub const PEER_PING_INTERVAL: Duration = Duration::from_secs(2);
@@ -345,6 +348,9 @@ pub const PEER_REFUSALS_KNOWN_MAX: usize = 1_024;
 pub const CLIENT_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 pub const CLIENT_ANSWER_BYTES_MAX: usize = 64 * MIB;
 pub const CLIENT_REFLECTED_FILES_MAX: usize = 1_000;
+/// How often a command that waits for a node to drain looks, and when it gives up.
+pub const CLIENT_DRAIN_LOOKS_EVERY: Duration = Duration::from_millis(500);
+pub const CLIENT_DRAIN_STALLED_AFTER: Duration = Duration::from_secs(60);
 /// Pieces of an upload.
 pub const CLIENT_UPLOAD_CHUNK_BYTES: usize = 64 * KIB;
 
