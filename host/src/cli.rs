@@ -9,6 +9,7 @@ mod admin;
 mod args;
 mod call;
 mod check;
+mod cluster;
 mod deploy;
 mod doctor;
 mod entity;
@@ -60,6 +61,7 @@ fn run(command: Command, out: &Output) -> Result<(), Failed> {
         Command::Services(args) => on_runtime(services::run(args, out)),
         Command::Call(args) => on_runtime(call::run(args, out)),
         Command::Entity(command) => on_runtime(entity::run(command, out)),
+        Command::Cluster(command) => on_runtime(cluster::run(command, out)),
         Command::Doctor(args) => on_runtime(doctor::run(args, out)),
         Command::Completions { shell } => {
             let mut script = Vec::new();

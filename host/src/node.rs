@@ -146,6 +146,7 @@ impl Node {
             journal,
             metrics: metrics.clone(),
             readiness: Readiness::default(),
+            membership: None,
             about: Arc::new(About {
                 started_at_ms,
                 data_dir,

@@ -61,6 +61,9 @@ pub enum Command {
     /// Look at entities: their journals, their state, then and now.
     #[command(subcommand)]
     Entity(EntityCommand),
+    /// Look at a cluster, and take nodes out of it.
+    #[command(subcommand)]
+    Cluster(ClusterCommand),
     /// Check this machine and the host, and say what to do.
     Doctor(DoctorArgs),
     /// Print a completion script for a shell.
@@ -390,6 +393,42 @@ impl Header {
             _ => Err("write it as NAME:VALUE".into()),
         }
     }
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ClusterCommand {
+    /// Say which nodes there are, how they are, and which shards they hold.
+    Status(ClusterStatusArgs),
+    /// Have a node give all its shards to others, before it is stopped.
+    Drain(ClusterDrainArgs),
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "JSON: {cluster_id, node_id, revision, shards: {total, owned, free, halted, moving}, lease_remaining_ms, read_ago_ms, store_silent, members: [{node_id, address, zone, capacity, version, state, gossip, incarnation, shards, lease_age_ms, revision, broken, start_time}], disagreements}"
+)]
+pub struct ClusterStatusArgs {
+    #[command(flatten)]
+    pub port: AdminPort,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "JSON: {node_id, draining, shards}")]
+pub struct ClusterDrainArgs {
+    /// Its id, the start of it, or its address.
+    #[arg(value_name = "NODE")]
+    pub node: String,
+
+    /// Let it take shards again.
+    #[arg(long)]
+    pub cancel: bool,
+
+    /// Do not wait until it holds none.
+    #[arg(long)]
+    pub no_wait: bool,
+
+    #[command(flatten)]
+    pub port: AdminPort,
 }
 
 #[derive(Debug, Subcommand)]

@@ -103,6 +103,45 @@ pub fn entity_summary(entity: &api::EntitySummary) -> Value {
     })
 }
 
+pub fn cluster(cluster: &api::Cluster) -> Value {
+    let shards = cluster.shards.unwrap_or_default();
+    json!({
+        "cluster_id": cluster.cluster_id,
+        "node_id": cluster.node_id,
+        "revision": cluster.revision,
+        "shards": {
+            "total": shards.total,
+            "owned": shards.owned,
+            "free": shards.free,
+            "halted": shards.halted,
+            "moving": shards.moving,
+        },
+        "lease_remaining_ms": millis(cluster.lease_remaining.as_ref()),
+        "read_ago_ms": millis(cluster.read_ago.as_ref()),
+        "store_silent": cluster.store_silent,
+        "members": cluster.members.iter().map(member).collect::<Value>(),
+        "disagreements": cluster.disagreements,
+    })
+}
+
+fn member(member: &api::Member) -> Value {
+    json!({
+        "node_id": member.node_id,
+        "address": member.address,
+        "zone": member.zone,
+        "capacity": member.capacity,
+        "version": member.version,
+        "state": member.state,
+        "gossip": member.gossip,
+        "incarnation": member.incarnation,
+        "shards": member.shards,
+        "lease_age_ms": millis(member.lease_age.as_ref()),
+        "revision": member.revision,
+        "broken": member.broken,
+        "start_time": time(member.start_time.as_ref()),
+    })
+}
+
 pub fn entity(entity: &api::Entity) -> Value {
     json!({
         "service": entity.service,

@@ -5,6 +5,7 @@
 //! admin token if there is one.
 
 mod auth;
+mod cluster;
 mod entities;
 mod errors;
 pub mod json;
@@ -24,6 +25,7 @@ use http::{Method, Request, Response};
 use hyper::body::Incoming;
 use prost::Message;
 use prost_reflect::DescriptorPool;
+use stead_proto::admin::v1 as api;
 
 use crate::entity::Entities;
 use crate::gateway::backend::{Backend, CallContext};
@@ -36,6 +38,7 @@ use crate::words::Status;
 use crate::words::config::Secret;
 use crate::words::telemetry::Metrics;
 
+pub use cluster::Membership;
 pub use modules::describe_service;
 pub use node::About;
 pub use probe::Readiness;
@@ -51,6 +54,8 @@ pub struct Admin {
     pub metrics: Metrics,
     pub readiness: Readiness,
     pub about: Arc<About>,
+    /// None on a node of its own.
+    pub membership: Option<Arc<Membership>>,
 }
 
 /// The admin port's side of the edge.
@@ -95,17 +100,10 @@ impl Backend for AdminBackend {
     ) -> Result<Bytes, Status> {
         let admin = &self.admin;
         match &*endpoint.method {
-            "Deploy" => run(payload, |request| admin.deploy(request)).await,
-            "ListRevisions" => run(payload, |request| admin.list_revisions(request)).await,
-            "RollBack" => run(payload, |request| admin.roll_back(request)).await,
-            "ListServices" => run(payload, |request| admin.list_services(request)).await,
-            "ListEntities" => run(payload, |request| admin.list_entities(request)).await,
-            "GetEntity" => run(payload, |request| admin.get_entity(request)).await,
-            "ListEvents" => run(payload, |request| admin.list_events(request)).await,
-            "GetState" => run(payload, |request| admin.get_state(request)).await,
-            "Passivate" => run(payload, |request| admin.passivate(request)).await,
-            "GetNode" => run(payload, |request| admin.get_node(request)).await,
-            other => Err(Status::unimplemented(format!("{SERVICE} has no method {other}"))),
+            "ListEntities" => run(payload, |request| admin.list_entities_of_all(request)).await,
+            "GetEntity" => admin.get_entity_where_it_is(payload).await,
+            "Passivate" => admin.passivate_where_it_is(payload).await,
+            method => admin.answer(method, payload).await,
         }
     }
 
@@ -140,6 +138,45 @@ impl Backend for AdminBackend {
     }
 }
 
+impl Admin {
+    /// The answer of this node, to a request in protobuf's binary encoding: what other nodes ask for.
+    pub async fn answer(&self, method: &str, payload: Bytes) -> Result<Bytes, Status> {
+        match method {
+            "Deploy" => run(payload, |request| self.deploy(request)).await,
+            "ListRevisions" => run(payload, |request| self.list_revisions(request)).await,
+            "RollBack" => run(payload, |request| self.roll_back(request)).await,
+            "ListServices" => run(payload, |request| self.list_services(request)).await,
+            "ListEntities" => run(payload, |request| self.list_entities(request)).await,
+            "GetEntity" => run(payload, |request| self.get_entity(request)).await,
+            "ListEvents" => run(payload, |request| self.list_events(request)).await,
+            "GetState" => run(payload, |request| self.get_state(request)).await,
+            "Passivate" => run(payload, |request| self.passivate(request)).await,
+            "GetCluster" => run(payload, |request| self.get_cluster(request)).await,
+            "DrainNode" => run(payload, |request| self.drain_node(request)).await,
+            "GetNode" => run(payload, |request| self.get_node(request)).await,
+            other => Err(Status::unimplemented(format!("{SERVICE} has no method {other}"))),
+        }
+    }
+
+    async fn get_entity_where_it_is(&self, payload: Bytes) -> Result<Bytes, Status> {
+        let request: api::GetEntityRequest = decoded(payload)?;
+        let address = self.address_of(&request.entity_type, &request.id)?;
+        match self.answer_of_owner(&address, "GetEntity", &request).await {
+            Some(answer) => answer,
+            None => Ok(self.get_entity(request).await?.encode_to_vec().into()),
+        }
+    }
+
+    async fn passivate_where_it_is(&self, payload: Bytes) -> Result<Bytes, Status> {
+        let request: api::PassivateRequest = decoded(payload)?;
+        let address = self.address_of(&request.entity_type, &request.id)?;
+        match self.answer_of_owner(&address, "Passivate", &request).await {
+            Some(answer) => answer,
+            None => Ok(self.passivate(request).await?.encode_to_vec().into()),
+        }
+    }
+}
+
 /// Decodes, runs, encodes.
 async fn run<I, O, F>(payload: Bytes, handler: impl FnOnce(I) -> F) -> Result<Bytes, Status>
 where
@@ -147,9 +184,12 @@ where
     O: Message,
     F: Future<Output = Result<O, Status>>,
 {
-    let request = I::decode(payload)
-        .map_err(|error| Status::invalid_argument(format!("the request is malformed: {error}")))?;
-    Ok(handler(request).await?.encode_to_vec().into())
+    Ok(handler(decoded(payload)?).await?.encode_to_vec().into())
+}
+
+fn decoded<I: Message + Default>(payload: Bytes) -> Result<I, Status> {
+    I::decode(payload)
+        .map_err(|error| Status::invalid_argument(format!("the request is malformed: {error}")))
 }
 
 #[cfg(test)]

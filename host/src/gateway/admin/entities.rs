@@ -145,6 +145,10 @@ impl Admin {
         Ok(api::PassivateResponse { was_hot: self.entities.passivate(&address).await })
     }
 
+    pub(super) fn address_of(&self, entity_type: &str, id: &str) -> Result<Address, Status> {
+        address(&self.registry.live(), entity_type, id)
+    }
+
     async fn find(&self, entity_type: &str, id: &str) -> Result<Found, Status> {
         let live = self.registry.live();
         let address = address(&live, entity_type, id)?;

@@ -31,6 +31,12 @@ impl Admin {
             commands_in_flight: self.metrics.commands_in_flight.get().max(0) as u64,
             data_dir: about.data_dir.display().to_string(),
             store: about.store.into(),
+            node_id: self
+                .membership
+                .as_ref()
+                .map(|m| m.cluster.node().to_string())
+                .unwrap_or_default(),
+            shards_held: self.membership.as_ref().map_or(0, |m| m.holdings.held_count() as u32),
             journal_stopped: self.journal.stopped().as_deref().unwrap_or_default().into(),
             limits: Some(Limits {
                 module_bytes_max: limits::MODULE_BYTES_MAX as u64,

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use http::{HeaderValue, Response, StatusCode, header};
+use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::gateway::admin::Admin;
@@ -13,12 +14,19 @@ use crate::words::telemetry::Metrics;
 #[derive(Clone, Default)]
 pub struct Readiness {
     draining: Arc<watch::Sender<bool>>,
+    /// What the node still waits for.
+    starting: Arc<Mutex<Option<&'static str>>>,
 }
 
 impl Readiness {
     /// The node is about to stop: `/ready` says so from now on, for load balancers.
     pub fn drain(&self) {
         self.draining.send_replace(true);
+    }
+
+    /// The node cannot serve yet, and why; none: it can.
+    pub fn starting(&self, waits_for: Option<&'static str>) {
+        *self.starting.lock() = waits_for;
     }
 
     /// Turns true once.
@@ -28,7 +36,10 @@ impl Readiness {
 
     fn obstacle(&self, journal_stopped: Option<Arc<str>>) -> Option<String> {
         if *self.draining.borrow() {
-            return Some("the node is stopping".into());
+            return Some("draining: the node is stopping".into());
+        }
+        if let Some(waits_for) = *self.starting.lock() {
+            return Some(format!("starting: {waits_for}"));
         }
         journal_stopped.map(|reason| format!("the journal has stopped: {reason}"))
     }
@@ -39,7 +50,8 @@ pub fn live() -> Response<Body> {
 }
 
 pub fn ready(admin: &Admin) -> Response<Body> {
-    match admin.readiness.obstacle(admin.journal.stopped()) {
+    let obstacle = admin.readiness.obstacle(admin.journal.stopped());
+    match obstacle.or_else(|| admin.giving_away()) {
         None => text(StatusCode::OK, "ready\n".into()),
         Some(obstacle) => text(StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {obstacle}\n")),
     }
@@ -71,7 +83,11 @@ mod tests {
         assert_eq!(readiness.obstacle(None), None);
         let stopped = readiness.obstacle(Some("disk on fire".into())).unwrap();
         assert!(stopped.contains("disk on fire"));
+        readiness.starting(Some("no shard is held yet"));
+        assert!(readiness.obstacle(None).unwrap().starts_with("starting: no shard"));
+        readiness.starting(None);
+        assert_eq!(readiness.obstacle(None), None);
         readiness.clone().drain();
-        assert!(readiness.obstacle(None).unwrap().contains("stopping"));
+        assert!(readiness.obstacle(None).unwrap().starts_with("draining"));
     }
 }
