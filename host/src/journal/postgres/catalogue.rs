@@ -1,7 +1,5 @@
 //! Modules and deployments.
 
-use std::future::Future;
-
 use bytes::Bytes;
 use sqlx::postgres::PgRow;
 use sqlx::{PgPool, Row};
@@ -9,6 +7,7 @@ use tokio::time::timeout;
 
 use crate::journal::error::StoreError;
 use crate::journal::postgres::fault::{self, Fault, damaged};
+use crate::journal::postgres::read::rows;
 use crate::journal::store::{DeploymentRecord, ModuleRecord, deployment_conflict};
 use crate::words::limits::{STORE_MODULE_MAX, STORE_READ_MAX};
 use crate::words::{Digest, Revision};
@@ -39,22 +38,20 @@ pub async fn module(
         "SELECT digest, name, bytes, uploaded_at_ms, data FROM module WHERE digest = $1",
     )
     .bind(&digest.0[..]);
-    let row = timeout(STORE_MODULE_MAX, query.fetch_optional(pool)).await;
-    let Some(row) = row.map_err(|_| fault::timed_out())?.map_err(fault::read)? else {
-        return Ok(None);
-    };
+    let rows = rows(pool, query, STORE_MODULE_MAX).await?;
+    let Some(row) = rows.first() else { return Ok(None) };
     let bytes = Bytes::from(row.try_get::<Vec<u8>, _>(4).map_err(fault::read)?);
     if Digest::of(&bytes) != *digest {
         return Err(damaged(format!("module {digest}")));
     }
-    Ok(Some((module_record(&row)?, bytes)))
+    Ok(Some((module_record(row)?, bytes)))
 }
 
 pub async fn modules(pool: &PgPool) -> Result<Vec<ModuleRecord>, StoreError> {
     let query = sqlx::query(
         "SELECT digest, name, bytes, uploaded_at_ms FROM module ORDER BY uploaded_at_ms, digest",
     );
-    in_time(query.fetch_all(pool)).await?.iter().map(module_record).collect()
+    rows(pool, query, STORE_READ_MAX).await?.iter().map(module_record).collect()
 }
 
 pub async fn put_deployment(pool: &PgPool, record: &DeploymentRecord) -> Result<(), StoreError> {
@@ -89,12 +86,7 @@ pub async fn deployments(pool: &PgPool) -> Result<Vec<DeploymentRecord>, StoreEr
     let query = sqlx::query(
         "SELECT revision, modules, created_at_ms, note FROM deployment ORDER BY revision",
     );
-    in_time(query.fetch_all(pool)).await?.iter().map(deployment_record).collect()
-}
-
-async fn in_time<T>(query: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, StoreError> {
-    let result = timeout(STORE_READ_MAX, query).await;
-    result.map_err(|_| fault::timed_out())?.map_err(fault::read)
+    rows(pool, query, STORE_READ_MAX).await?.iter().map(deployment_record).collect()
 }
 
 fn digest(bytes: &[u8]) -> Result<Digest, StoreError> {

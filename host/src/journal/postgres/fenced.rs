@@ -2,15 +2,17 @@
 
 use std::collections::HashSet;
 
-use sqlx::PgPool;
+use sqlx::postgres::PgRow;
+use sqlx::{PgPool, Row};
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
 use crate::journal::error::StoreError;
 use crate::journal::postgres::fault;
+use crate::journal::postgres::read::rows;
 use crate::journal::store::Fence;
-use crate::words::Shard;
 use crate::words::limits::{STORE_FENCE_GATHER, STORE_FENCES_AT_ONCE_MAX, STORE_READ_MAX};
+use crate::words::{Epoch, Shard};
 
 pub struct Question {
     fences: Vec<Fence>,
@@ -60,14 +62,13 @@ pub async fn answer(readers: PgPool, mut asked: mpsc::Receiver<Question>) {
 
 async fn present(readers: &PgPool, fences: HashSet<Fence>) -> Result<HashSet<Fence>, StoreError> {
     let shards: Vec<i32> = fences.iter().map(|fence| fence.shard.0 as i32).collect();
-    let query = sqlx::query_as::<_, (i32, i64)>(
+    let query = sqlx::query(
         "SELECT shard_id, epoch FROM shard WHERE shard_id = ANY($1::int[]) AND owner IS NOT NULL",
     );
-    let read = timeout(STORE_READ_MAX, query.bind(shards).fetch_all(readers)).await;
-    let rows = read.map_err(|_| fault::timed_out())?.map_err(fault::read)?;
-    let present = rows.into_iter().map(|(shard, epoch)| Fence {
-        shard: Shard(shard as u32),
-        epoch: crate::words::Epoch(epoch as u64),
-    });
-    Ok(present.collect())
+    let rows = rows(readers, query.bind(shards), STORE_READ_MAX).await?;
+    let fence = |row: &PgRow| {
+        let shard = Shard(row.try_get::<i32, _>(0)? as u32);
+        Ok(Fence { shard, epoch: Epoch(row.try_get::<i64, _>(1)? as u64) })
+    };
+    rows.iter().map(fence).collect::<Result<_, _>>().map_err(fault::read)
 }

@@ -1,10 +1,11 @@
 //! Reads, on connections of their own: they never wait for a commit.
 
-use std::future::Future;
+use std::time::Duration;
 
 use bytes::Bytes;
-use sqlx::Row;
-use sqlx::postgres::PgRow;
+use sqlx::pool::PoolConnection;
+use sqlx::postgres::{PgArguments, PgRow};
+use sqlx::{PgPool, Postgres, Row};
 use tokio::time::timeout;
 
 use crate::journal::error::StoreError;
@@ -43,12 +44,13 @@ pub async fn load(inner: &Inner, address: &Address, at: Option<Seq>) -> Result<L
     .bind(address.id.as_str().as_bytes())
     .bind(at.map_or(i64::MAX, |at| number(at.0)))
     .bind(SNAPSHOTS_KEPT as i64);
-    let row = in_time(query.fetch_one(&inner.readers)).await?;
-    let seq = Seq(get::<i64>(&row, 0)? as u64);
-    let Some(snapshot) = get::<Option<i64>>(&row, 1)? else {
+    let rows = rows(&inner.readers, query, STORE_READ_MAX).await?;
+    let row = rows.first().ok_or_else(|| damaged("a row that is always there"))?;
+    let seq = Seq(get::<i64>(row, 0)? as u64);
+    let Some(snapshot) = get::<Option<i64>>(row, 1)? else {
         return Ok(Loaded { snapshot: None, seq });
     };
-    let state = message(&row, 2)?;
+    let state = message(row, 2)?;
     Ok(Loaded { snapshot: Some(Snapshot { seq: Seq(snapshot as u64), state }), seq })
 }
 
@@ -78,7 +80,7 @@ pub async fn events(
     .bind(number(from.saturating_add(limit.max(1) as u64)))
     .bind(number(limit.max(1) as u64))
     .bind(number(bytes_max as u64));
-    let rows = in_time(query.fetch_all(&inner.readers)).await?;
+    let rows = rows(&inner.readers, query, STORE_READ_MAX).await?;
     let mut page = EventPage { events: Vec::with_capacity(rows.len()), more: false };
     let mut next = from;
     for row in rows {
@@ -109,12 +111,13 @@ pub async fn receipt(
     .bind(address.id.as_str().as_bytes())
     .bind(key.as_bytes())
     .bind(number(now_ms));
-    let Some(row) = in_time(query.fetch_optional(&inner.readers)).await? else { return Ok(None) };
+    let rows = rows(&inner.readers, query, STORE_READ_MAX).await?;
+    let Some(row) = rows.first() else { return Ok(None) };
     let request_hash = get::<Vec<u8>>(&row, 0)?
         .try_into()
         .map_err(|_| damaged(format!("the record of the idempotency key {key} of {address}")))?;
-    let reply = Bytes::from(get::<Vec<u8>>(&row, 1)?);
-    let expires_at_ms = get::<i64>(&row, 2)? as u64;
+    let reply = Bytes::from(get::<Vec<u8>>(row, 1)?);
+    let expires_at_ms = get::<i64>(row, 2)? as u64;
     Ok(Some(Receipt { key: key.into(), request_hash, reply, expires_at_ms }))
 }
 
@@ -159,7 +162,7 @@ pub async fn entities(inner: &Inner, filter: &EntityFilter) -> Result<EntityPage
         .bind(prefix)
         .bind(limit),
     };
-    let rows = in_time(query.fetch_all(&inner.listers)).await?;
+    let rows = rows(&inner.listers, query, STORE_READ_MAX).await?;
     let more = rows.len() > filter.limit;
     let entities = rows.iter().take(filter.limit).map(summary).collect::<Result<_, _>>()?;
     Ok(EntityPage { entities, more })
@@ -175,8 +178,8 @@ pub async fn count_entities(
     )
     .bind(journal.as_str().as_bytes())
     .bind(number(limit as u64));
-    let row = in_time(query.fetch_one(&inner.listers)).await?;
-    Ok(get::<i64>(&row, 0)? as usize)
+    let rows = rows(&inner.listers, query, STORE_READ_MAX).await?;
+    rows.first().map_or(Ok(0), |row| Ok(get::<i64>(row, 0)? as usize))
 }
 
 fn summary(row: &PgRow) -> Result<EntitySummary, StoreError> {
@@ -209,8 +212,39 @@ fn number(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
 
-/// A query that takes longer is given up, with its connection.
-async fn in_time<T>(query: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, StoreError> {
-    let result = timeout(STORE_READ_MAX, query).await;
-    result.map_err(|_| fault::timed_out())?.map_err(fault::read)
+/// The rows of a query, which is given up if it takes longer than `most`.
+pub async fn rows(
+    pool: &PgPool,
+    query: sqlx::query::Query<'_, Postgres, PgArguments>,
+    most: Duration,
+) -> Result<Vec<PgRow>, StoreError> {
+    let read = async {
+        let mut connection = Borrowed(Some(pool.acquire().await?));
+        connection.rows(query).await
+    };
+    timeout(most, read).await.map_err(|_| fault::timed_out())?.map_err(fault::read)
+}
+
+/// A connection of a pool for one query. Given up halfway, it is closed: back in the pool it would keep
+/// its place for as long as a dead network does not answer.
+struct Borrowed(Option<PoolConnection<Postgres>>);
+
+impl Borrowed {
+    async fn rows(
+        &mut self,
+        query: sqlx::query::Query<'_, Postgres, PgArguments>,
+    ) -> Result<Vec<PgRow>, sqlx::Error> {
+        let connection = self.0.as_mut().ok_or(sqlx::Error::PoolClosed)?;
+        let rows = query.fetch_all(&mut **connection).await?;
+        drop(self.0.take());
+        Ok(rows)
+    }
+}
+
+impl Drop for Borrowed {
+    fn drop(&mut self) {
+        if let Some(connection) = self.0.take() {
+            drop(connection.detach());
+        }
+    }
 }
