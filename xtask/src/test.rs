@@ -9,6 +9,7 @@ const EXCLUDED: [&str; 4] = ["--exclude", "xtask", "--exclude", "misbehaving-gue
 pub fn run(filter: Option<&str>) -> anyhow::Result<()> {
     steps::title("Tests of Stead");
     tools::ensure_toolchain()?;
+    tools::ensure_postgres()?;
     clients::install()?;
     // The same selection as the test run below, so that nothing is compiled twice.
     steps::long("build", "building the host and all tests", "host and tests are built", || {

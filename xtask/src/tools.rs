@@ -94,6 +94,20 @@ pub fn ensure_client_tools() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The server that tests of clusters start. Debian keeps it out of PATH.
+pub fn ensure_postgres() -> anyhow::Result<()> {
+    let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    let mut places: Vec<PathBuf> = versions.map(|version| version.path().join("bin")).collect();
+    places.extend(std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()));
+    if !places.iter().any(|place| place.join("initdb").exists()) {
+        bail!(
+            "the tests start PostgreSQL servers of their own, and `initdb` was not found; install it \
+             with `apt-get install postgresql`"
+        );
+    }
+    Ok(())
+}
+
 pub fn runs(tool: &str, argument: &str) -> bool {
     Command::new(tool)
         .arg(argument)
