@@ -21,6 +21,7 @@ mod remote;
 mod render;
 mod serve;
 mod services;
+mod store;
 mod units;
 
 use std::future::Future;
@@ -29,7 +30,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser};
 use serde_json::json;
 
-use crate::cli::args::{BuildArgs, Cli, Command};
+use crate::cli::args::{BuildArgs, Cli, Command, StoreCommand};
 use crate::cli::build::BuildOptions;
 use crate::cli::failed::Failed;
 use crate::cli::output::Output;
@@ -62,6 +63,7 @@ fn run(command: Command, out: &Output) -> Result<(), Failed> {
         Command::Call(args) => on_runtime(call::run(args, out)),
         Command::Entity(command) => on_runtime(entity::run(command, out)),
         Command::Cluster(command) => on_runtime(cluster::run(command, out)),
+        Command::Store(StoreCommand::Copy(args)) => on_runtime(store::copy(args, out)),
         Command::Doctor(args) => on_runtime(doctor::run(args, out)),
         Command::Completions { shell } => {
             let mut script = Vec::new();

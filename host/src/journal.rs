@@ -4,6 +4,7 @@
 //! uses: it groups the writes of many entities into commits.
 
 pub mod commit;
+pub mod copy;
 pub mod directory;
 pub mod error;
 pub mod holdings;

@@ -29,3 +29,5 @@ mod bad_guests;
 mod bad_disks;
 
 mod crash;
+
+mod store_copy;

@@ -9,6 +9,7 @@ use clap_complete::Shell;
 
 use crate::cli::output::Format;
 use crate::cli::units;
+use crate::words::limits::{SHARDS_DEFAULT, SHARDS_MAX};
 
 const STYLES: Styles = Styles::styled()
     .header(AnsiColor::Green.on_default().bold())
@@ -64,6 +65,9 @@ pub enum Command {
     /// Look at a cluster, and take nodes out of it.
     #[command(subcommand)]
     Cluster(ClusterCommand),
+    /// Move journals between stores.
+    #[command(subcommand)]
+    Store(StoreCommand),
     /// Check this machine and the host, and say what to do.
     Doctor(DoctorArgs),
     /// Print a completion script for a shell.
@@ -429,6 +433,38 @@ pub struct ClusterDrainArgs {
 
     #[command(flatten)]
     pub port: AdminPort,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum StoreCommand {
+    /// Copy all that a stopped node keeps into a new cluster's database, or back, and compare.
+    Copy(StoreCopyArgs),
+}
+
+const STORE_COPY_HELP: &str = "\
+Stop every node of both stores first. The target must be empty; a copy that is interrupted starts again \
+with a new one. A store is sqlite:DIR or postgres://user@host/database.
+
+Example:
+  stead store copy --from sqlite:stead-data --to postgres://stead@db.internal/stead
+
+JSON: {entities, events, snapshots, receipts, modules, revisions}";
+
+#[derive(Debug, Args)]
+#[command(after_help = STORE_COPY_HELP)]
+pub struct StoreCopyArgs {
+    /// What to copy; it is not changed.
+    #[arg(long, value_name = "STORE")]
+    pub from: String,
+
+    /// Where to.
+    #[arg(long, env = "STEAD_STORE", hide_env_values = true, value_name = "STORE")]
+    pub to: String,
+
+    /// How many shards a new cluster gets; it can never be changed.
+    #[arg(long, value_name = "N", default_value_t = SHARDS_DEFAULT)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=SHARDS_MAX as i64))]
+    pub shards: u32,
 }
 
 #[derive(Debug, Subcommand)]

@@ -26,6 +26,10 @@ pub enum OpenError {
     #[error("the database {store} {problem}")]
     Database { store: String, problem: String },
     #[error(
+        "the database {store} is in use: a node is registered there, or was not stopped cleanly; stop every node, or use a new database"
+    )]
+    StoreInUse { store: String },
+    #[error(
         "the database {store} was set up by a newer stead (schema {found}, this one knows {known}); start that version"
     )]
     NewerStore { store: String, found: i64, known: i64 },

@@ -179,6 +179,24 @@ impl Store for MemoryStore {
         Ok(receipt.filter(|receipt| receipt.expires_at_ms > now_ms).cloned())
     }
 
+    async fn receipts(
+        &self,
+        after: Option<(&Address, &str)>,
+        now_ms: u64,
+        limit: usize,
+    ) -> Result<Vec<(Address, Receipt)>, StoreError> {
+        let state = self.state()?;
+        let all = state.entities.iter().flat_map(|(address, entity)| {
+            entity.receipts.values().map(move |receipt| (address, receipt))
+        });
+        let later = all.filter(|(address, receipt)| {
+            receipt.expires_at_ms > now_ms
+                && after.is_none_or(|after| (*address, receipt.key.as_str()) > after)
+        });
+        let copied = later.map(|(address, receipt)| (address.clone(), receipt.clone()));
+        Ok(copied.take(limit).collect())
+    }
+
     async fn entities(&self, filter: &EntityFilter) -> Result<EntityPage, StoreError> {
         let state = self.state()?;
         let start = match (&filter.after, &filter.journal) {

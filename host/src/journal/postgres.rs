@@ -6,6 +6,7 @@
 
 mod append;
 mod catalogue;
+mod claim;
 mod draft;
 mod fault;
 mod fenced;
@@ -46,6 +47,7 @@ use crate::words::limits::{
 use crate::words::telemetry::Metrics;
 use crate::words::{Address, Digest, JournalName, Seq, Shard};
 
+pub use claim::Claim;
 pub use open::{Place, prepare};
 
 /// What never changes in the life of a cluster.
@@ -192,6 +194,15 @@ impl Store for PgStore {
         now_ms: u64,
     ) -> Result<Option<Receipt>, StoreError> {
         read::receipt(&self.0, address, key, now_ms).await
+    }
+
+    async fn receipts(
+        &self,
+        after: Option<(&Address, &str)>,
+        now_ms: u64,
+        limit: usize,
+    ) -> Result<Vec<(Address, Receipt)>, StoreError> {
+        read::receipts(&self.0, after, now_ms, limit).await
     }
 
     async fn entities(&self, filter: &EntityFilter) -> Result<EntityPage, StoreError> {

@@ -277,6 +277,15 @@ impl Store for SqliteStore {
         read::receipt(&self.0, address, key, now_ms).await
     }
 
+    async fn receipts(
+        &self,
+        after: Option<(&Address, &str)>,
+        now_ms: u64,
+        limit: usize,
+    ) -> Result<Vec<(Address, Receipt)>, StoreError> {
+        read::receipts(&self.0, after, now_ms, limit).await
+    }
+
     async fn entities(&self, filter: &EntityFilter) -> Result<EntityPage, StoreError> {
         read::entities(&self.0, filter).await
     }

@@ -196,6 +196,15 @@ pub trait Store: Send + Sync + 'static {
         now_ms: u64,
     ) -> impl Future<Output = Result<Option<Receipt>, StoreError>> + Send;
 
+    /// Receipts of all entities that have not expired, ordered by journal name, id and key (bytewise),
+    /// from after a place on: at most `limit`.
+    fn receipts(
+        &self,
+        after: Option<(&Address, &str)>,
+        now_ms: u64,
+        limit: usize,
+    ) -> impl Future<Output = Result<Vec<(Address, Receipt)>, StoreError>> + Send;
+
     /// Entities with at least one event, ordered by journal name and id (bytewise).
     fn entities(
         &self,

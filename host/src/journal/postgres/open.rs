@@ -92,8 +92,11 @@ impl Place {
     }
 
     pub fn failed(&self, error: sqlx::Error) -> OpenError {
-        let problem = fault::problem(&error);
-        OpenError::Database { store: self.name.clone(), problem }
+        self.refused(fault::problem(&error))
+    }
+
+    pub fn refused(&self, problem: impl Into<String>) -> OpenError {
+        OpenError::Database { store: self.name.clone(), problem: problem.into() }
     }
 }
 

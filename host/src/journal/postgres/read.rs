@@ -113,12 +113,44 @@ pub async fn receipt(
     .bind(number(now_ms));
     let rows = rows(&inner.readers, query, STORE_READ_MAX).await?;
     let Some(row) = rows.first() else { return Ok(None) };
-    let request_hash = get::<Vec<u8>>(&row, 0)?
+    receipt_row(row, key, address).map(Some)
+}
+
+fn receipt_row(row: &PgRow, key: &str, address: &Address) -> Result<Receipt, StoreError> {
+    let request_hash = get::<Vec<u8>>(row, 0)?
         .try_into()
         .map_err(|_| damaged(format!("the record of the idempotency key {key} of {address}")))?;
     let reply = Bytes::from(get::<Vec<u8>>(row, 1)?);
     let expires_at_ms = get::<i64>(row, 2)? as u64;
-    Ok(Some(Receipt { key: key.into(), request_hash, reply, expires_at_ms }))
+    Ok(Receipt { key: key.into(), request_hash, reply, expires_at_ms })
+}
+
+/// Of every entity, in order of address and key.
+pub async fn receipts(
+    inner: &Inner,
+    after: Option<(&Address, &str)>,
+    now_ms: u64,
+    limit: usize,
+) -> Result<Vec<(Address, Receipt)>, StoreError> {
+    let (address, key) = after.unzip();
+    let query = sqlx::query(
+        "SELECT request_hash, reply, expires_at_ms, journal, id, key FROM receipt \
+         WHERE expires_at_ms > $1 AND ($2 OR (journal, id, key) > ($3, $4, $5)) \
+         ORDER BY journal, id, key LIMIT $6",
+    )
+    .bind(number(now_ms))
+    .bind(after.is_none())
+    .bind(address.map_or("", |address| address.journal.as_str()).as_bytes())
+    .bind(address.map_or("", |address| address.id.as_str()).as_bytes())
+    .bind(key.unwrap_or("").as_bytes())
+    .bind(number(limit as u64));
+    let rows = rows(&inner.listers, query, STORE_READ_MAX).await?;
+    let found = |row: &PgRow| {
+        let address = Address::new(text(row, 3)?, text(row, 4)?);
+        let receipt = receipt_row(row, text(row, 5)?, &address)?;
+        Ok((address, receipt))
+    };
+    rows.iter().map(found).collect()
 }
 
 pub async fn entities(inner: &Inner, filter: &EntityFilter) -> Result<EntityPage, StoreError> {

@@ -310,12 +310,52 @@ pub async fn receipt(
     .await
     .map_err(fault::read)?;
     let Some(row) = row else { return Ok(None) };
+    receipt_row(&row, known.no, key, address).map(Some)
+}
+
+fn receipt_row(
+    row: &sqlx::sqlite::SqliteRow,
+    no: i64,
+    key: &str,
+    address: &Address,
+) -> Result<Receipt, StoreError> {
     let wrong = |_| damaged(format!("the record of the idempotency key {key} of {address}"));
-    let request_hash = get::<Vec<u8>>(&row, 0)?.try_into().map_err(wrong)?;
-    let expires_at_ms = get::<i64>(&row, 2)? as u64;
-    let reply =
-        unseal(&[known.no as u64, expires_at_ms], get(&row, 1)?).map_err(|_| wrong(Vec::new()))?;
-    Ok(Some(Receipt { key: key.into(), request_hash, reply, expires_at_ms }))
+    let request_hash = get::<Vec<u8>>(row, 0)?.try_into().map_err(wrong)?;
+    let expires_at_ms = get::<i64>(row, 2)? as u64;
+    let reply = unseal(&[no as u64, expires_at_ms], get(row, 1)?).map_err(|_| wrong(Vec::new()))?;
+    Ok(Receipt { key: key.into(), request_hash, reply, expires_at_ms })
+}
+
+/// Of every entity, in order of address and key.
+pub async fn receipts(
+    inner: &Inner,
+    after: Option<(&Address, &str)>,
+    now_ms: u64,
+    limit: usize,
+) -> Result<Vec<(Address, Receipt)>, StoreError> {
+    let (address, key) = after.unzip();
+    let rows = sqlx::query(
+        "SELECT r.request_hash, r.reply, r.expires_at_ms, e.journal, e.id, r.key, e.no \
+         FROM entity e JOIN receipt r ON r.entity = e.no WHERE r.expires_at_ms > ?1 \
+         AND (?2 OR (e.journal, e.id, r.key) > (?3, ?4, ?5)) \
+         ORDER BY e.journal, e.id, r.key LIMIT ?6",
+    )
+    .bind(i64::try_from(now_ms).unwrap_or(i64::MAX))
+    .bind(after.is_none())
+    .bind(address.map_or("", |address| address.journal.as_str()))
+    .bind(address.map_or("", |address| address.id.as_str()).as_bytes())
+    .bind(key.unwrap_or(""))
+    .bind(limit as i64)
+    .fetch_all(&inner.listers)
+    .await
+    .map_err(fault::read)?;
+    let found = |row: &sqlx::sqlite::SqliteRow| {
+        let id = String::from_utf8(get(row, 4)?).map_err(|_| damaged("an id is not UTF-8"))?;
+        let address = Address::new(get::<String>(row, 3)?, id);
+        let receipt = receipt_row(row, get(row, 6)?, get(row, 5)?, &address)?;
+        Ok((address, receipt))
+    };
+    rows.iter().map(found).collect()
 }
 
 pub async fn entities(inner: &Inner, filter: &EntityFilter) -> Result<EntityPage, StoreError> {

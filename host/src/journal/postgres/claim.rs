@@ -1,0 +1,91 @@
+//! Ownership of every shard for the time of a copy, in the name of a node that serves nothing.
+
+use sqlx::{Connection, PgConnection};
+
+use crate::journal::error::OpenError;
+use crate::journal::postgres::open::Place;
+use crate::words::config::Secret;
+use crate::words::{Epoch, Shard, clock};
+
+/// All shards of a cluster without nodes. The node in whose name they are owned renews no lease: a node that
+/// starts meanwhile takes them after the time of a lease, and the copy is fenced out.
+pub struct Claim {
+    place: Place,
+    node: [u8; 16],
+    shards: Vec<(Shard, Epoch)>,
+}
+
+impl Claim {
+    pub async fn take(url: &Secret) -> Result<Self, OpenError> {
+        let place = Place::parse(url)?;
+        let mut node = [0; 16];
+        getrandom::fill(&mut node).map_err(|error| place.refused(error.to_string()))?;
+        let failed = |error| place.failed(error);
+        let mut connection = place.connect().await.map_err(failed)?;
+        let others: i64 =
+            sqlx::query_scalar("SELECT count(*) FROM node WHERE state IN ('active', 'draining')")
+                .fetch_one(&mut connection)
+                .await
+                .map_err(failed)?;
+        let owned: i64 = sqlx::query_scalar("SELECT count(*) FROM shard WHERE owner IS NOT NULL")
+            .fetch_one(&mut connection)
+            .await
+            .map_err(failed)?;
+        if others > 0 || owned > 0 {
+            return Err(OpenError::StoreInUse { store: place.name });
+        }
+        let shards = take(&mut connection, &node).await.map_err(failed)?;
+        Ok(Self { place, node, shards })
+    }
+
+    pub fn shards(&self) -> &[(Shard, Epoch)] {
+        &self.shards
+    }
+
+    /// Every shard is free again.
+    pub async fn release(&self) -> Result<(), OpenError> {
+        let failed = |error| self.place.failed(error);
+        let mut connection = self.place.connect().await.map_err(failed)?;
+        let mut transaction = connection.begin().await.map_err(failed)?;
+        sqlx::query(
+            "UPDATE shard SET owner = NULL, owner_inc = NULL, epoch = epoch + 1 WHERE owner = $1",
+        )
+        .bind(&self.node[..])
+        .execute(&mut *transaction)
+        .await
+        .map_err(failed)?;
+        sqlx::query("DELETE FROM node WHERE node_id = $1")
+            .bind(&self.node[..])
+            .execute(&mut *transaction)
+            .await
+            .map_err(failed)?;
+        transaction.commit().await.map_err(failed)
+    }
+}
+
+async fn take(
+    connection: &mut PgConnection,
+    node: &[u8],
+) -> Result<Vec<(Shard, Epoch)>, sqlx::Error> {
+    let mut transaction = connection.begin().await?;
+    sqlx::query(
+        "INSERT INTO node (node_id, incarnation, hb, state, process, place, peer_addr, zone, \
+            capacity, version, revision, broken, started_at_ms) \
+         VALUES ($1, 1, 0, 'active', $1, $1, '', '', 1, $2, 0, 'copies a store', $3)",
+    )
+    .bind(node)
+    .bind(env!("CARGO_PKG_VERSION"))
+    .bind(clock::unix_ms() as i64)
+    .execute(&mut *transaction)
+    .await?;
+    let rows: Vec<(i32, i64)> = sqlx::query_as(
+        "UPDATE shard SET owner = $1, owner_inc = 1, epoch = epoch + 1 \
+         WHERE owner IS NULL AND halted IS NULL RETURNING shard_id, epoch",
+    )
+    .bind(node)
+    .fetch_all(&mut *transaction)
+    .await?;
+    transaction.commit().await?;
+    let row = |(shard, epoch): (i32, i64)| (Shard(shard as u32), Epoch(epoch as u64));
+    Ok(rows.into_iter().map(row).collect::<Vec<(Shard, Epoch)>>())
+}
