@@ -24,6 +24,9 @@ mod hand_off;
 
 pub mod status;
 
+#[cfg(test)]
+mod tests;
+
 pub use handle::{Cluster, Handed, Messenger, Setup, StartError};
 pub use identity::Identity;
 pub use status::{ClusterStatus, Liveness, MemberStatus};

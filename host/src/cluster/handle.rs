@@ -219,6 +219,9 @@ impl Cluster {
     /// Makes any node drain, or stop draining. False: the store knows no such member.
     pub async fn set_draining(&self, node: NodeId, is: bool) -> Result<bool, StoreError> {
         let set = self.0.truth.lock().await.set_draining(node, is).await?;
+        if node == self.node() && !is {
+            self.0.leaving.send_replace(false);
+        }
         self.0.look.notify_one();
         Ok(set)
     }

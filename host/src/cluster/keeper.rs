@@ -310,7 +310,10 @@ impl Inner {
     /// The shard is not this node's any more.
     pub fn lose(&self, shard: Shard, epoch: Epoch) {
         if self.holdings.revoke(shard, epoch) {
-            self.metrics.shards_lost.inc();
+            // On its way: the store has told of its new owner before the hand-over did.
+            if !self.grants.is_moving(shard) {
+                self.metrics.shards_lost.inc();
+            }
             self.routes.announce();
             let entities = self.entities.clone();
             self.main.spawn(async move { entities.drop_shard(shard) });

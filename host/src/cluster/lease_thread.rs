@@ -228,14 +228,17 @@ impl Watch<'_> {
         // The dead first: others wait for their shards.
         let mut again = !expired.is_empty();
         for expired in &expired {
-            self.fence(expired).await?;
+            self.fence(expired).await;
         }
         if self.tally != Some(polled.tally) {
             self.shards = Arc::new(self.truth.shards().await?);
             self.shards_read += 1;
             self.tally = Some(polled.tally);
             if has_orphans(&self.shards, &polled.nodes) {
-                self.truth.free_orphans().await?;
+                if let Err(error) = self.truth.free_orphans().await {
+                    tracing::warn!(%error, "shards of dead nodes cannot be freed yet");
+                    self.tally = None;
+                }
                 again = true;
             }
         }
@@ -247,8 +250,15 @@ impl Watch<'_> {
         Ok(again)
     }
 
-    async fn fence(&mut self, expired: &Expired) -> Result<(), StoreError> {
-        let fencing = self.truth.fence(expired).await?;
+    /// That it fails says nothing of the leases of others: the next look finds the node again.
+    async fn fence(&mut self, expired: &Expired) {
+        let fencing = match self.truth.fence(expired).await {
+            Ok(fencing) => fencing,
+            Err(error) => {
+                tracing::warn!(node = %expired.node, %error, "cannot declare a node dead yet");
+                return;
+            }
+        };
         if fencing.is_ours {
             self.inner.metrics.nodes_fenced.inc();
             tracing::warn!(
@@ -258,7 +268,6 @@ impl Watch<'_> {
                 "declared a node dead: it did not renew its lease"
             );
         }
-        Ok(())
     }
 
     fn tell(&self, read: BootTime, polled: Polled) {

@@ -19,7 +19,8 @@ use crate::words::clock::{self, Instant};
 use crate::words::limits::{LEASE_BACKOFF_MAX, LEASE_BACKOFF_MIN};
 use crate::words::{Epoch, Incarnation, NodeId, Revision, Shard};
 
-/// One connection, one statement at a time, each with a time-out. A connection that failed, or did not
+/// One connection, one statement at a time, each with a time-out: `statement_max`, or three times that for
+/// those that may touch every shard. A connection that failed, or did not
 /// answer in time, is replaced by the next statement. Dropping a future abandons its connection.
 pub struct Truth {
     place: Place,
@@ -214,7 +215,7 @@ impl Truth {
             .bind(serving.0.0 as i64)
             .bind(serving.1.clone().unwrap_or_default())
             .bind(about.started_at_ms as i64);
-        let rows = self.rows(query).await?;
+        let rows = self.many(query).await?;
         let first = rows.first().ok_or_else(|| unavailable("no answer to the registration"))?;
         let mut shards = Vec::new();
         for row in &rows {
@@ -261,7 +262,7 @@ impl Truth {
 
     /// Every shard, by number.
     pub async fn shards(&mut self) -> Result<Vec<ShardRow>, StoreError> {
-        self.rows(sqlx::query(SHARDS)).await?.iter().map(shard).collect()
+        self.many(sqlx::query(SHARDS)).await?.iter().map(shard).collect()
     }
 
     pub async fn node(&mut self, id: NodeId) -> Result<Option<NodeRow>, StoreError> {
@@ -275,7 +276,7 @@ impl Truth {
             .bind(expired.node.0)
             .bind(expired.incarnation.0 as i64)
             .bind(expired.hb as i64);
-        let rows = self.rows(query).await?;
+        let rows = self.many(query).await?;
         let row = rows.first().ok_or_else(|| unavailable("no answer to the fencing"))?;
         Ok(Fencing {
             is_ours: get::<i64>(row, "dead")? > 0,
@@ -285,7 +286,7 @@ impl Truth {
 
     /// Frees what fenced nodes own nevertheless.
     pub async fn free_orphans(&mut self) -> Result<(), StoreError> {
-        self.rows(sqlx::query(FREE_ORPHANS)).await.map(drop)
+        self.many(sqlx::query(FREE_ORPHANS)).await.map(drop)
     }
 
     /// Takes those of the shards that are free and not halted. Returns what was taken.
@@ -296,7 +297,7 @@ impl Truth {
         shards: &[Shard],
     ) -> Result<Vec<(Shard, Epoch)>, StoreError> {
         let query = sqlx::query(CLAIM).bind(me.0).bind(incarnation.0 as i64).bind(numbers(shards));
-        self.rows(query).await?.iter().map(shard_epoch).collect()
+        self.many(query).await?.iter().map(shard_epoch).collect()
     }
 
     /// Takes up what earlier incarnations of this node own.
@@ -306,7 +307,7 @@ impl Truth {
         incarnation: Incarnation,
     ) -> Result<Vec<(Shard, Epoch)>, StoreError> {
         let query = sqlx::query(ADOPT).bind(me.0).bind(incarnation.0 as i64);
-        self.rows(query).await?.iter().map(shard_epoch).collect()
+        self.many(query).await?.iter().map(shard_epoch).collect()
     }
 
     /// Makes `to` the owner, if `me` is it under `epoch` and `to` is active under that incarnation.
@@ -373,9 +374,25 @@ impl Truth {
         &mut self,
         query: Query<'_, Postgres, PgArguments>,
     ) -> Result<Vec<PgRow>, StoreError> {
+        self.rows_within(query, self.statement_max).await
+    }
+
+    /// Of a statement that may touch every shard.
+    async fn many(
+        &mut self,
+        query: Query<'_, Postgres, PgArguments>,
+    ) -> Result<Vec<PgRow>, StoreError> {
+        self.rows_within(query, self.statement_max * 3).await
+    }
+
+    async fn rows_within(
+        &mut self,
+        query: Query<'_, Postgres, PgArguments>,
+        max: Duration,
+    ) -> Result<Vec<PgRow>, StoreError> {
         let mut connection = self.connection().await?;
         let answer = query.fetch_all(&mut connection);
-        let answer = tokio::time::timeout(self.statement_max, answer).await;
+        let answer = tokio::time::timeout(max, answer).await;
         self.settle(connection, answer)
     }
 
@@ -385,7 +402,7 @@ impl Truth {
     ) -> Result<u64, StoreError> {
         let mut connection = self.connection().await?;
         let answer = query.execute(&mut connection);
-        let answer = tokio::time::timeout(self.statement_max, answer).await;
+        let answer = tokio::time::timeout(self.statement_max * 3, answer).await;
         Ok(self.settle(connection, answer)?.rows_affected())
     }
 

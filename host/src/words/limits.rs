@@ -282,6 +282,8 @@ pub const LEASE_BACKOFF_MAX: Duration = Duration::from_millis(500);
 /// room, and after so long by anyone at all.
 pub const CLAIM_ANY_AFTER: Duration = Duration::from_secs(2);
 pub const CLAIM_FULL_AFTER: Duration = Duration::from_secs(5);
+/// Nodes that start a new cluster together are in time for their shares.
+pub const CLAIM_NEW_AFTER: Duration = Duration::from_secs(1);
 /// Shards claimed by one statement.
 pub const CLAIMED_AT_ONCE_MAX: usize = 4_096;
 /// Shards that are given up, of those that this node owns and cannot serve, after one look.

@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use crate::cluster::ownership::{NodeRow, NodeState, Observer, ShardRow, Timing};
 use crate::cluster::placement::{self, Candidate};
 use crate::words::clock::BootTime;
-use crate::words::limits::{CLAIM_ANY_AFTER, CLAIM_FULL_AFTER};
-use crate::words::{NodeId, Shard};
+use crate::words::limits::{CLAIM_ANY_AFTER, CLAIM_FULL_AFTER, CLAIM_NEW_AFTER};
+use crate::words::{Epoch, NodeId, Shard};
 
 /// The nodes that may be given shards.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -64,12 +64,15 @@ fn candidate(row: &NodeRow) -> Candidate {
 #[derive(Default)]
 pub struct Claims {
     free_since: HashMap<Shard, BootTime>,
+    /// Nobody has owned any shard yet.
+    is_new: bool,
 }
 
 impl Claims {
     /// All shards, as read at `read`.
     pub fn read(&mut self, read: BootTime, rows: &[ShardRow]) {
         let before = std::mem::take(&mut self.free_since);
+        self.is_new = rows.iter().all(|row| row.epoch == Epoch(0));
         let free = rows.iter().filter(|row| row.owner.is_none() && !row.is_halted);
         self.free_since =
             free.map(|row| (row.shard, before.get(&row.shard).copied().unwrap_or(read))).collect();
@@ -79,8 +82,8 @@ impl Claims {
         self.free_since.len()
     }
 
-    /// What this node should claim now: at once what the plan gives it; what nobody has claimed for a
-    /// while, as far as there is room; and in the end anything.
+    /// What this node should claim now: at once what the plan gives it, but for a new cluster, whose nodes
+    /// start together; what nobody has claimed for a while, as far as there is room; and in the end anything.
     pub fn due(
         &self,
         me: NodeId,
@@ -89,6 +92,10 @@ impl Claims {
         now: BootTime,
     ) -> Vec<Shard> {
         if self.free_since.is_empty() || !eligible.has(me) {
+            return Vec::new();
+        }
+        let first = self.free_since.values().min();
+        if self.is_new && first.is_none_or(|first| now.since(*first) < CLAIM_NEW_AFTER) {
             return Vec::new();
         }
         let plan = placement::desired(owners, &eligible.nodes);
@@ -128,7 +135,6 @@ mod tests {
 
     use super::*;
     use crate::cluster::ownership::observer::tests::row;
-    use crate::words::Epoch;
 
     const TIMING: Timing = Timing::normal();
     const ME: NodeId = NodeId([1; 16]);
@@ -182,6 +188,16 @@ mod tests {
         assert!(!eligible.has(ME) && eligible.has(OTHER) && !eligible.is_fallback);
         let eligible = Eligible::of(&[broken, draining], &observer, at(0), &TIMING);
         assert!(eligible.has(ME) && !eligible.has(OTHER) && eligible.is_fallback);
+    }
+
+    #[test]
+    fn the_shards_of_a_new_cluster_wait_for_nodes_that_start_together() {
+        let mut claims = Claims::default();
+        let rows: Vec<_> =
+            free(16).iter().map(|row| ShardRow { epoch: Epoch(0), ..*row }).collect();
+        claims.read(at(0), &rows);
+        assert!(claims.due(ME, &[None; 16], &both(), at(999)).is_empty());
+        assert!(!claims.due(ME, &[None; 16], &both(), at(1_000)).is_empty());
     }
 
     #[test]
