@@ -65,8 +65,10 @@ pub(super) fn of(inner: &Inner) -> ClusterStatus {
     let liveness = inner.liveness.borrow().clone();
     let now = clock::boot_time();
     let mut owned: HashMap<NodeId, usize> = HashMap::new();
-    for owner in view.shards.iter().filter_map(|row| row.owner) {
-        *owned.entry(owner.0).or_default() += 1;
+    // Newer than the rows as they were read: hand-overs of this node, and what other nodes told.
+    let routes = inner.routes.routes();
+    for owner in routes.iter().filter_map(|route| route.owner) {
+        *owned.entry(owner).or_default() += 1;
     }
     let members = view.nodes.iter().map(|row| MemberStatus {
         node: row.id,
@@ -86,7 +88,7 @@ pub(super) fn of(inner: &Inner) -> ClusterStatus {
     let mut members: Vec<_> = members.collect();
     members.sort_by_key(|member| member.node);
     let halted = view.shards.iter().filter(|row| row.is_halted).count();
-    let free = view.shards.iter().filter(|row| row.owner.is_none() && !row.is_halted).count();
+    let ownerless = routes.iter().filter(|route| route.owner.is_none()).count();
     let mut disagreements = disagreements(inner.me(), &members, &liveness, &inner.timing);
     if halted > 0 {
         disagreements.push(format!(
@@ -96,7 +98,7 @@ pub(super) fn of(inner: &Inner) -> ClusterStatus {
     ClusterStatus {
         me: inner.me(),
         shards: inner.holdings.shards() as usize,
-        shards_free: free,
+        shards_free: ownerless.saturating_sub(halted),
         shards_halted: halted,
         shards_moving: inner.grants.moving().len(),
         revision: view.revision,
