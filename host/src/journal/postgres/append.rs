@@ -28,14 +28,15 @@ WITH want AS (
 ), wrong AS (
     SELECT h.place FROM head h
     JOIN shard s ON s.shard_id = h.shard_id AND s.epoch = h.epoch AND s.owner IS NOT NULL
+        AND s.shard_id = ANY($1)
     WHERE h.seq <> coalesce((
         SELECT j.seq FROM journal j
         WHERE j.shard_id = h.shard_id AND j.journal = h.journal AND j.id = h.id
         ORDER BY j.seq DESC LIMIT 1), 0)
 ), fence AS (
     UPDATE shard s SET next_off = s.next_off + w.events FROM want w
-    WHERE s.shard_id = w.shard_id AND s.epoch = w.epoch AND s.owner IS NOT NULL
-        AND s.next_off >= w.known AND NOT EXISTS (SELECT 1 FROM wrong)
+    WHERE s.shard_id = ANY($1) AND s.shard_id = w.shard_id AND s.epoch = w.epoch
+        AND s.owner IS NOT NULL AND s.next_off >= w.known AND NOT EXISTS (SELECT 1 FROM wrong)
     RETURNING s.shard_id, s.epoch, s.next_off, s.next_off - w.events AS base
 ), events AS (
     INSERT INTO journal (shard_id, journal, id, seq, off, epoch, at_ms, type, data)

@@ -29,10 +29,12 @@ static MIGRATIONS: LazyLock<Migrator> = LazyLock::new(|| {
 });
 
 /// Preferences that not every database of this kind knows.
-const SETTINGS: [&str; 5] = [
+const SETTINGS: [&str; 6] = [
     "SET default_transaction_isolation = 'read committed'",
     // Plans are made once: the arrays of a batch tell them nothing.
     "SET plan_cache_mode = 'force_generic_plan'",
+    // Nor does a table that is still empty: every statement has an index to go by.
+    "SET enable_seqscan = off",
     "SELECT set_config('synchronous_commit', 'on', false) \
      WHERE current_setting('synchronous_commit') IN ('off', 'local')",
     // The server, too, has to notice that a node is gone: its locks must not stay.
