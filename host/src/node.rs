@@ -2,6 +2,8 @@
 
 mod banner;
 mod files;
+mod gossip;
+mod member;
 mod ports;
 mod process;
 
@@ -22,6 +24,7 @@ use crate::gateway::tls;
 use crate::journal::sqlite::{self, SqliteStore};
 use crate::journal::{AnyStore, Holdings, Journal};
 use crate::node::files::Watched;
+use crate::node::member::{Ground, Member};
 use crate::node::process::Signals;
 use crate::registry::Registry;
 use crate::router::Router;
@@ -54,7 +57,8 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let end = tokio::select! {
         name = signals.next() => End::Told(name),
         reason = node.admin.journal.failed() => End::JournalFailed(reason),
-        reason = node.database.gone() => End::JournalFailed(reason.into()),
+        reason = gone(node.database.as_ref()) => End::JournalFailed(reason.into()),
+        reason = expelled(node.member.as_ref()) => End::Expelled(reason),
         reason = node.services_port.ended() => End::PortEnded("services", reason),
         reason = node.admin_port.ended() => End::PortEnded("admin", reason),
     };
@@ -67,7 +71,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
             tokio::select! {
                 () = node.stop() => {}
                 name = signals.next() => process::exit_now(&format!("{name} again: stopped at once")),
-                () = tokio::time::sleep(limits::SHUTDOWN_MAX) => process::exit_now("the work in hand did not end in time: stopped without it"),
+                () = tokio::time::sleep(shutdown_max(&config)) => process::exit_now("the work in hand did not end in time: stopped without it"),
             }
             tracing::info!("stopped");
             Ok(())
@@ -77,9 +81,13 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
             node.abandon().await;
             Err(anyhow::anyhow!("the journal failed: {reason}; start the node again to go on"))
         }
+        End::Expelled(reason) => {
+            node.abandon().await;
+            Err(anyhow::anyhow!("this node cannot stay in its cluster: {reason}"))
+        }
         End::PortEnded(port, reason) => {
             tracing::error!(reason, "the {port} port no longer serves; the node stops");
-            if tokio::time::timeout(limits::SHUTDOWN_MAX, node.stop()).await.is_err() {
+            if tokio::time::timeout(shutdown_max(&config), node.stop()).await.is_err() {
                 process::exit_now("the work in hand did not end in time: stopped without it");
             }
             Err(anyhow::anyhow!(
@@ -89,9 +97,35 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     }
 }
 
+/// Returns when the database is no longer where it was.
+async fn gone(database: Option<&Watched>) -> String {
+    match database {
+        Some(database) => database.gone().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Returns when the node must not be a member any more.
+async fn expelled(member: Option<&member::Serving>) -> Arc<str> {
+    match member {
+        Some(member) => member.cluster.failed().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// A member of a cluster has more to do when it stops.
+fn shutdown_max(config: &Config) -> Duration {
+    match config.cluster {
+        Some(_) => limits::SHUTDOWN_MAX + limits::CLUSTER_DRAIN_MAX,
+        None => limits::SHUTDOWN_MAX,
+    }
+}
+
 enum End {
     Told(&'static str),
     JournalFailed(Arc<str>),
+    /// Another process has this member's identity.
+    Expelled(Arc<str>),
     /// A node that nobody can reach is better started again.
     PortEnded(&'static str, String),
 }
@@ -99,7 +133,10 @@ enum End {
 /// Everything that runs.
 struct Node {
     admin: Admin,
-    database: Watched,
+    /// Of a node of its own.
+    database: Option<Watched>,
+    /// Of a member of a cluster.
+    member: Option<member::Serving>,
     services_port: Port,
     admin_port: Port,
 }
@@ -118,9 +155,18 @@ impl Node {
         let data_dir = config.data_dir.canonicalize().unwrap_or(config.data_dir.clone());
         let tls = config.tls.as_ref().map(tls::load).transpose()?;
 
-        let store = SqliteStore::open(&data_dir).await?;
-        let database = Watched::new(data_dir.join(sqlite::FILE))?;
-        let journal = Journal::start(AnyStore::Sqlite(store), Holdings::alone(), metrics.clone());
+        let (journal, database, ground) = match &config.cluster {
+            None => {
+                let store = AnyStore::Sqlite(SqliteStore::open(&data_dir).await?);
+                let database = Watched::new(data_dir.join(sqlite::FILE))?;
+                let journal = Journal::start(store, Holdings::alone(), metrics.clone());
+                (journal, Some(database), None)
+            }
+            Some(cluster) => {
+                let (ground, journal) = Ground::open(cluster, &data_dir, &metrics).await?;
+                (journal, None, Some(ground))
+            }
+        };
         phases.done("journal");
 
         let engine = engine(&data_dir, config)?;
@@ -140,17 +186,30 @@ impl Node {
                 hot_bytes_max: config.hot_bytes_max,
             },
         );
+        let store_name = ground.as_ref().map(|ground| ground.store.clone()).unwrap_or_default();
+        let member = match (ground, &config.cluster) {
+            (Some(ground), Some(cluster)) => Some(
+                Member::join(ground, cluster, &data_dir, &registry, &entities, &journal, &metrics)
+                    .await?,
+            ),
+            _ => None,
+        };
+        phases.done("cluster");
+        let router = match &member {
+            Some(member) => member.router.clone(),
+            None => Router::local(entities.clone()),
+        };
         let admin = Admin {
             registry: registry.clone(),
             entities: entities.clone(),
             journal,
             metrics: metrics.clone(),
             readiness: Readiness::default(),
-            membership: None,
+            membership: member.as_ref().map(|member| member.membership.clone()),
             about: Arc::new(About {
                 started_at_ms,
                 data_dir,
-                store: "sqlite",
+                store: if member.is_some() { "postgres" } else { "sqlite" },
                 wasmtime_version: WASMTIME_VERSION,
                 hot_entities_max: config.hot_entities_max,
                 hot_bytes_max: config.hot_bytes_max,
@@ -163,12 +222,13 @@ impl Node {
         let addresses = ports::Addresses {
             services: services_listener.local_addr()?,
             admin: admin_listener.local_addr()?,
+            peer: member.as_ref().map(|member| member.peer),
             tls: tls.is_some(),
         };
+        let member = member.map(|member| member.serve(&admin));
         let services_port = Port::serve(
             services_listener,
-            Services::new(registry, Router::local(entities))
-                .healthy_until(admin.readiness.draining()),
+            Services::new(registry, router).healthy_until(admin.readiness.draining()),
             ServerOptions {
                 tls,
                 cors: config.cors.clone(),
@@ -193,21 +253,27 @@ impl Node {
         if let Some(file) = &config.ports_file {
             ports::write_file(file, &addresses)?;
         }
-        banner::print(config, &addresses, &admin);
+        banner::print(config, &addresses, &admin, &store_name);
         phases.total();
-        Ok(Self { admin, database, services_port, admin_port })
+        Ok(Self { admin, database, member, services_port, admin_port })
     }
 
     /// Lets the work in hand end, and leaves everything on disk.
     async fn stop(self) {
-        let Self { admin, services_port, admin_port, .. } = self;
+        let Self { admin, member, services_port, admin_port, .. } = self;
         admin.readiness.drain();
+        if let Some(member) = &member {
+            member.drain().await;
+        }
         services_port.stop.cancel();
         let drained = tokio::time::timeout(limits::DRAIN_MAX, admin.entities.drain()).await;
         if drained.is_err() {
             tracing::warn!("some commands did not end within {:?}", limits::DRAIN_MAX);
         }
         services_port.end(limits::ADMIN_DRAIN_MAX).await;
+        if let Some(member) = member {
+            member.leave().await;
+        }
         admin_port.stop.cancel();
         admin_port.end(limits::ADMIN_DRAIN_MAX).await;
         admin.journal.close().await;
@@ -215,8 +281,11 @@ impl Node {
 
     /// Nothing can be saved any more; callers who wait get their answers.
     async fn abandon(self) {
-        let Self { admin, services_port, admin_port, .. } = self;
+        let Self { admin, member, services_port, admin_port, .. } = self;
         admin.readiness.drain();
+        if let Some(member) = &member {
+            member.abandon();
+        }
         services_port.stop.cancel();
         admin_port.stop.cancel();
         services_port.end(limits::ADMIN_DRAIN_MAX).await;

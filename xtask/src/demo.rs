@@ -30,6 +30,7 @@ fn build() -> anyhow::Result<(PathBuf, PathBuf)> {
 
 pub fn run_cluster() -> anyhow::Result<()> {
     steps::title("Stead: three nodes, and no item lost while they come and go");
+    tools::ensure_postgres()?;
     let (stead, component) = build()?;
     let dir = temporary_dir()?;
     match cluster::run(&stead, &component, &dir) {

@@ -8,13 +8,15 @@ use crate::node::{WASMTIME_VERSION, live};
 use crate::words::config::Config;
 
 /// To stderr; with JSON logs it is one line of them.
-pub fn print(config: &Config, addresses: &Addresses, admin: &Admin) {
+/// `store` is the name of a cluster's.
+pub fn print(config: &Config, addresses: &Addresses, admin: &Admin, store: &str) {
     let now = admin.registry.live();
     let data_dir = admin.about.data_dir.display().to_string();
     let facts = Facts {
         addresses,
         token: config.admin_token.is_some(),
         data_dir: &data_dir,
+        cluster: addresses.peer.map(|peer| (peer.to_string(), store)),
         live: &live(now.revision, now.services.len()),
         empty: now.services.is_empty(),
     };
@@ -39,6 +41,8 @@ struct Facts<'a> {
     addresses: &'a Addresses,
     token: bool,
     data_dir: &'a str,
+    /// The peer address and the store of a member.
+    cluster: Option<(String, &'a str)>,
     live: &'a str,
     empty: bool,
 }
@@ -61,7 +65,16 @@ impl Facts<'_> {
             // Writing to a String cannot fail.
             let _ = writeln!(text, "  {name:<10}{value:<width$}  {what}");
         }
-        let _ = writeln!(text, "  {:<10}{} (SQLite)", "data", self.data_dir);
+        match &self.cluster {
+            None => {
+                let _ = writeln!(text, "  {:<10}{} (SQLite)", "data", self.data_dir);
+            }
+            Some((peer, store)) => {
+                let _ = writeln!(text, "  {:<10}{peer:<width$}  for other nodes", "peer");
+                let _ = writeln!(text, "  {:<10}{store} (PostgreSQL)", "store");
+                let _ = writeln!(text, "  {:<10}{}", "data", self.data_dir);
+            }
+        }
         let _ = writeln!(text, "  {:<10}{}", "live", self.live);
         if self.empty {
             text.push_str("\n  Next: stead deploy cart.wasm\n");
@@ -79,12 +92,14 @@ mod tests {
         let addresses = Addresses {
             services: "127.0.0.1:7832".parse().unwrap(),
             admin: admin.parse().unwrap(),
+            peer: None,
             tls: false,
         };
         let facts = Facts {
             addresses: &addresses,
             token,
             data_dir: "/srv/stead-data",
+            cluster: None,
             live: "nothing deployed yet",
             empty: true,
         };

@@ -1,7 +1,7 @@
 //! The addresses of a node: binding them, and telling others.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::path::Path;
 
 use anyhow::{Context, anyhow};
@@ -14,6 +14,8 @@ use crate::words::limits;
 pub struct Addresses {
     pub services: SocketAddr,
     pub admin: SocketAddr,
+    /// Of a member of a cluster.
+    pub peer: Option<SocketAddr>,
     /// Of the services port; the admin port has none.
     pub tls: bool,
 }
@@ -68,13 +70,46 @@ fn explain(error: &io::Error, address: SocketAddr, flag: &str) -> String {
     }
 }
 
-/// Writes the addresses as `{"services": "http://..", "admin": "http://.."}`. Whoever sees the file
+/// Where other nodes reach this one: calls over TCP, gossip over UDP, on the same number.
+pub struct PeerPort {
+    pub listener: TcpListener,
+    pub gossip: UdpSocket,
+    pub address: SocketAddr,
+}
+
+pub fn bind_peer(address: SocketAddr) -> anyhow::Result<PeerPort> {
+    let mut attempts = limits::PEER_BIND_ATTEMPTS_MAX;
+    loop {
+        let listener = bind(address, "--peer")?;
+        let bound = listener.local_addr()?;
+        match UdpSocket::bind(bound) {
+            Ok(gossip) => return Ok(PeerPort { listener, gossip, address: bound }),
+            // The free TCP port that was picked is no free UDP port.
+            Err(error)
+                if address.port() == 0
+                    && error.kind() == io::ErrorKind::AddrInUse
+                    && attempts > 1 =>
+            {
+                attempts -= 1;
+            }
+            Err(error) => {
+                return Err(anyhow!("{} (UDP, for gossip)", explain(&error, bound, "--peer")));
+            }
+        }
+    }
+}
+
+/// Writes the addresses as `{"services": "http://..", "admin": "http://.."}`, with `"peer": "ip:port"` if
+/// the node is a member of a cluster. Whoever sees the file
 /// sees all of it, and can connect.
 pub fn write_file(path: &Path, addresses: &Addresses) -> anyhow::Result<()> {
-    let json = serde_json::json!({
+    let mut json = serde_json::json!({
         "services": addresses.services_url(),
         "admin": addresses.admin_url(),
     });
+    if let Some(peer) = addresses.peer {
+        json["peer"] = peer.to_string().into();
+    }
     let mut partial = path.as_os_str().to_owned();
     partial.push(".partial");
     std::fs::write(&partial, format!("{json}\n"))
@@ -119,6 +154,7 @@ mod tests {
         let addresses = Addresses {
             services: "0.0.0.0:7832".parse().unwrap(),
             admin: "[::1]:7833".parse().unwrap(),
+            peer: Some("127.0.0.1:7834".parse().unwrap()),
             tls: true,
         };
         write_file(&path, &addresses).unwrap();
@@ -126,6 +162,7 @@ mod tests {
             serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
         assert_eq!(text["services"], "https://127.0.0.1:7832");
         assert_eq!(text["admin"], "http://[::1]:7833");
+        assert_eq!(text["peer"], "127.0.0.1:7834");
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
         remove_file(&path);
         assert!(!path.exists());
@@ -136,6 +173,7 @@ mod tests {
         let addresses = Addresses {
             services: "127.0.0.1:1".parse().unwrap(),
             admin: "127.0.0.1:2".parse().unwrap(),
+            peer: None,
             tls: false,
         };
         let error = write_file(Path::new("/nowhere/ports.json"), &addresses).unwrap_err();

@@ -234,6 +234,10 @@ pub const STORE_CLOSE_MAX: Duration = Duration::from_secs(1);
 /// Entities whose old snapshots wait to be deleted; more of them stay until the next snapshot.
 pub const STORE_PRUNE_QUEUE_MAX: usize = 8_192;
 pub const STORE_PRUNE_AT_ONCE_MAX: usize = 256;
+/// How long a node that stops tries to hand its shards over.
+pub const CLUSTER_DRAIN_MAX: Duration = Duration::from_secs(20);
+/// A port that is free for TCP and UDP alike is found by trying.
+pub const PEER_BIND_ATTEMPTS_MAX: u32 = 20;
 /// The same with `--fast-failover`.
 pub const FAST_LEASE_RENEW_EVERY: Duration = Duration::from_millis(400);
 pub const FAST_LEASE: Duration = Duration::from_millis(2_000);

@@ -1,0 +1,288 @@
+//! The parts of a node that is a member of a cluster, assembled in reading order.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::Context;
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::{AbortHandle, JoinHandle};
+use tokio_util::sync::CancellationToken;
+
+use crate::cluster::members::{MembersSetup, Meta, Timing};
+use crate::cluster::routes::RouteTable;
+use crate::cluster::{Cluster, Handed, Identity, Setup};
+use crate::entity::Entities;
+use crate::gateway::admin::{Admin, Membership};
+use crate::journal::postgres::{self, ClusterRecord, PgStore};
+use crate::journal::{AnyStore, Holdings, Journal};
+use crate::node::gossip::{Feeds, Gossip};
+use crate::node::ports::{self, PeerPort};
+use crate::registry::{Live, Registry};
+use crate::router::{self, PeerMessenger, PeerService, Peers, Router, tls};
+use crate::words::config::ClusterConfig;
+use crate::words::telemetry::Metrics;
+use crate::words::{Revision, limits};
+
+/// What a member stands on before it is one: its identity, and the cluster's store.
+pub struct Ground {
+    identity: Identity,
+    record: ClusterRecord,
+    /// Host and database, for people.
+    pub store: String,
+}
+
+impl Ground {
+    /// Locks the data directory and opens the cluster's journal, creating what a new cluster needs.
+    pub async fn open(
+        config: &ClusterConfig,
+        data_dir: &Path,
+        metrics: &Metrics,
+    ) -> anyhow::Result<(Self, Journal)> {
+        let identity = Identity::open(data_dir)?;
+        let record = postgres::prepare(&config.store, config.shards).await?;
+        if record.shards != config.shards && config.shards != limits::SHARDS_DEFAULT {
+            tracing::warn!(
+                "this cluster has {} shards since it was made; --shards {} changes nothing",
+                record.shards,
+                config.shards
+            );
+        }
+        let holdings = Holdings::of_member(record.shards);
+        let store = PgStore::open(&config.store, holdings.clone(), metrics.clone()).await?;
+        let name = store.name().to_owned();
+        let journal = Journal::start(AnyStore::Postgres(store), holdings, metrics.clone());
+        Ok((Self { identity, record, store: name }, journal))
+    }
+}
+
+/// A member at work.
+pub struct Member {
+    pub cluster: Cluster,
+    pub router: Router,
+    pub membership: Arc<Membership>,
+    pub peer: SocketAddr,
+    gossip: Gossip,
+    peers: Peers,
+    listener: TcpListener,
+}
+
+impl Member {
+    /// Registers the node with the cluster. From then on it claims shards.
+    pub async fn join(
+        ground: Ground,
+        config: &ClusterConfig,
+        data_dir: &Path,
+        registry: &Registry,
+        entities: &Entities,
+        journal: &Journal,
+        metrics: &Metrics,
+    ) -> anyhow::Result<Self> {
+        let cluster_id = hex::encode(ground.record.cluster_id);
+        let identity = tls::Identity::new(
+            &cluster_id,
+            &config.key,
+            config.key_previous.as_ref(),
+            config.peer_tls.as_ref(),
+        )?;
+        let PeerPort { listener, gossip, address } = ports::bind_peer(config.peer)?;
+        let advertised = advertised(config, address);
+
+        let me = ground.identity.node;
+        let routes = RouteTable::new(me, ground.record.shards);
+        let peers = Peers::new(me, identity, metrics.clone());
+        let messenger = PeerMessenger { peers: peers.clone(), routes: routes.clone() };
+        let (feeds, suspicions, liveness) = Feeds::new();
+        let cluster = Cluster::start(Setup {
+            config: config.clone(),
+            identity: ground.identity,
+            peer_addr: advertised,
+            holdings: journal.holdings().clone(),
+            entities: entities.clone(),
+            routes: routes.clone(),
+            messenger: Arc::new(messenger),
+            suspicions,
+            liveness,
+            serving: serving(registry),
+            metrics: metrics.clone(),
+            version: env!("CARGO_PKG_VERSION").into(),
+        })
+        .await
+        .context("the node cannot join its cluster")?;
+        let setup = MembersSetup {
+            socket: gossip,
+            node: me,
+            incarnation: *cluster.incarnation().borrow(),
+            addr: advertised,
+            meta: Meta {
+                peer: advertised,
+                zone: config.zone.clone(),
+                capacity: config.capacity,
+                version: env!("CARGO_PKG_VERSION").into(),
+                draining: false,
+            },
+            key: config.key.clone(),
+            key_previous: config.key_previous.clone(),
+            cluster_id: ground.record.cluster_id,
+            seeds: config.join.clone(),
+            data_dir: data_dir.to_owned(),
+            metrics: metrics.clone(),
+            timing: Timing::default(),
+        };
+        let gossip =
+            Gossip::start(setup, feeds, &cluster, registry).context("gossip cannot start")?;
+        let router = Router::clustered(
+            entities.clone(),
+            registry.clone(),
+            journal.holdings().clone(),
+            routes.clone(),
+            peers.clone(),
+        );
+        let membership = Arc::new(Membership {
+            cluster: cluster.clone(),
+            cluster_id,
+            holdings: journal.holdings().clone(),
+            peers: peers.clone(),
+        });
+        Ok(Self { cluster, router, membership, peer: advertised, gossip, peers, listener })
+    }
+
+    /// Serves other nodes, and follows what they deploy.
+    pub fn serve(self, admin: &Admin) -> Serving {
+        let registry = admin.registry.clone();
+        let follow = Arc::new({
+            let registry = registry.clone();
+            move || -> BoxFuture<'static, ()> {
+                let registry = registry.clone();
+                Box::pin(async move { follow(&registry).await })
+            }
+        });
+        let take = Arc::new({
+            let cluster = self.cluster.clone();
+            move |handed: Vec<Handed>| -> BoxFuture<'static, bool> {
+                let cluster = cluster.clone();
+                Box::pin(async move { cluster.take(handed).await })
+            }
+        });
+        let answer = Arc::new({
+            let admin = admin.clone();
+            move |method: String, payload: Bytes| -> BoxFuture<'static, _> {
+                let admin = admin.clone();
+                Box::pin(async move { admin.answer(&method, payload).await })
+            }
+        });
+        let service =
+            PeerService { router: self.router, peers: self.peers, follow, take, admin: answer };
+        let stop = CancellationToken::new();
+        let serving = tokio::spawn(router::serve(self.listener, service, stop.clone()));
+        let following = tokio::spawn(follow_the_store(self.cluster.clone(), registry));
+        Serving {
+            cluster: self.cluster,
+            gossip: self.gossip,
+            stop,
+            serving,
+            following: following.abort_handle(),
+        }
+    }
+}
+
+/// What must be ended when the node stops.
+pub struct Serving {
+    pub cluster: Cluster,
+    gossip: Gossip,
+    stop: CancellationToken,
+    serving: JoinHandle<()>,
+    following: AbortHandle,
+}
+
+impl Serving {
+    /// Gives every shard away while everything is still served.
+    pub async fn drain(&self) {
+        self.gossip.drain();
+        let drained = tokio::time::timeout(limits::CLUSTER_DRAIN_MAX, self.cluster.drain()).await;
+        match drained {
+            Ok(Ok(())) => tracing::info!("every shard has another owner"),
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "shards could not be handed over; others take them when this node's lease has run out");
+            }
+            Err(_) => tracing::warn!(
+                left = self.cluster.held(),
+                "not every shard was handed over within {:?}",
+                limits::CLUSTER_DRAIN_MAX
+            ),
+        }
+    }
+
+    /// Leaves the cluster. Nothing is served any more.
+    pub async fn leave(self) {
+        self.following.abort();
+        if let Err(error) = self.cluster.leave().await {
+            tracing::warn!(%error, "the store could not be told that this node is gone");
+        }
+        self.gossip.leave().await;
+        self.stop.cancel();
+        if tokio::time::timeout(limits::ADMIN_DRAIN_MAX, self.serving).await.is_err() {
+            tracing::warn!("some nodes' calls did not end within {:?}", limits::ADMIN_DRAIN_MAX);
+        }
+    }
+
+    /// Nothing can be saved any more.
+    pub fn abandon(&self) {
+        self.following.abort();
+        self.cluster.stop();
+        self.stop.cancel();
+    }
+}
+
+/// Where other nodes reach this one.
+fn advertised(config: &ClusterConfig, bound: SocketAddr) -> SocketAddr {
+    let mut address = config.advertise.unwrap_or(bound);
+    if address.port() == 0 {
+        address.set_port(bound.port());
+    }
+    address
+}
+
+/// The live revision, and what of it this node cannot serve.
+fn serving(registry: &Registry) -> watch::Receiver<(Revision, Option<String>)> {
+    fn of(live: &Live) -> (Revision, Option<String>) {
+        let broken: Vec<String> = live
+            .broken
+            .iter()
+            .map(|(digest, reason)| format!("module {}: {reason}", digest.short()))
+            .collect();
+        (live.revision, (!broken.is_empty()).then(|| broken.join("; ")))
+    }
+    let (sender, receiver) = watch::channel(of(&registry.live()));
+    let registry = registry.clone();
+    tokio::spawn(async move {
+        let mut revision = registry.watch();
+        while revision.changed().await.is_ok() && !sender.is_closed() {
+            sender.send_replace(of(&registry.live()));
+        }
+    });
+    receiver
+}
+
+/// Makes what other nodes deployed live here.
+async fn follow_the_store(cluster: Cluster, registry: Registry) {
+    let mut view = cluster.view();
+    loop {
+        let newest = view.borrow_and_update().revision;
+        if newest > registry.live().revision {
+            follow(&registry).await;
+        }
+        if view.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+pub async fn follow(registry: &Registry) {
+    if let Err(error) = registry.follow().await {
+        tracing::warn!(%error, "cannot follow the deployments of other nodes; trying again");
+    }
+}
