@@ -57,8 +57,7 @@ impl Host {
         }
         let stderr = File::options().create(true).append(true).open(&log)?;
         let mut command = Command::new(binary);
-        more(&mut command);
-        let child = command
+        command
             .args(["serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"])
             .arg("--data")
             .arg(dir.join("data"))
@@ -66,9 +65,10 @@ impl Host {
             .arg(&ports)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(stderr)
-            .spawn()
-            .with_context(|| format!("cannot start {}", binary.display()))?;
+            .stderr(stderr);
+        more(&mut command);
+        let child =
+            command.spawn().with_context(|| format!("cannot start {}", binary.display()))?;
         let mut host = Self {
             child: Some(child),
             services: String::new(),

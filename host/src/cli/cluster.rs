@@ -128,15 +128,16 @@ async fn drained(
     let node = short(&answer.node_id);
     let mut left = answer.shards;
     let mut progressed = clock::now();
+    // The node that answers looks at the store twice a second.
+    let mut was_draining = false;
     out.say(&format!("node {node} holds {left} shards"));
     while left > 0 {
         tokio::time::sleep(limits::CLIENT_DRAIN_LOOKS_EVERY).await;
         let cluster = cluster(admin).await?;
         let member = cluster.members.iter().find(|member| member.node_id == answer.node_id);
-        if let Some(member) = member
-            && member.shards > 0
-            && member.state == "active"
-        {
+        let is_active = member.is_some_and(|member| member.state == "active");
+        was_draining |= !is_active;
+        if was_draining && is_active && member.is_some_and(|member| member.shards > 0) {
             return Err(Failed::refused(format!(
                 "node {node} is not draining any more; somebody has cancelled it"
             )));
