@@ -274,7 +274,7 @@ impl Inner {
             core.adopt_from = (!registered.is_successor).then(clock::boot_time);
         }
         self.metrics.registrations.inc();
-        // Also what the journal may have taken up for the life before, in the midst of its end.
+        // Also if the life before has not ended yet, and its lease not run out.
         self.give_up();
         self.grants.begin(registered.incarnation);
         self.incarnation.send_replace(registered.incarnation);

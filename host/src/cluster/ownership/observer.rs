@@ -32,9 +32,9 @@ pub struct Expired {
 pub struct Observer {
     me: NodeId,
     nodes: HashMap<NodeId, Seen>,
-    polled: Option<BootTime>,
+    pub(super) polled: Option<BootTime>,
     /// Since when this node has looked without a gap, and renewed its own lease without a failure.
-    in_order_since: Option<BootTime>,
+    pub(super) in_order_since: Option<BootTime>,
 }
 
 impl Observer {

@@ -3,8 +3,11 @@
 //! The statement may still be on its way. Stepping the epochs of its shards settles that: it waits for the
 //! statement if that holds the rows, and fences it out if it comes later. Only then is it known whether the
 //! rows are there.
+//!
+//! The node still owns the shards then, but does not hold them any more: who keeps watch over ownership finds
+//! the new epochs in the store, and grants them unless the node's life is over or it has given them away.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use sqlx::PgConnection;
@@ -20,8 +23,8 @@ use crate::words::{Epoch, Shard};
 
 /// What was found out about a batch.
 struct Findings {
-    /// New epochs of shards that are still owned.
-    stepped: HashMap<Fence, Epoch>,
+    /// Of shards that are still owned, under later epochs.
+    stepped: HashSet<Fence>,
     /// For each want: whether its evidence is there, if there can be any.
     evidence: Vec<Option<bool>>,
 }
@@ -81,27 +84,20 @@ impl Inner {
         .bind(&epochs)
         .fetch_all(&mut *connection)
         .await?;
-        let mut stepped = HashMap::new();
+        let mut stepped = HashSet::new();
         for (shard, epoch) in rows {
             let fence = Fence { shard: Shard(shard as u32), epoch: Epoch(epoch as u64 - 1) };
-            self.step(fence, Epoch(epoch as u64));
-            stepped.insert(fence, Epoch(epoch as u64));
+            self.holdings.lose(fence.shard, fence.epoch);
+            stepped.insert(fence);
         }
         let shards: Vec<Shard> = draft.wants.iter().map(|want| want.fence.shard).collect();
         let halted = self.halt_if_behind(connection, lane, &shards).await?;
-        stepped.retain(|fence, _| !halted.contains(&fence.shard));
+        stepped.retain(|fence| !halted.contains(&fence.shard));
         let mut evidence = Vec::new();
         for want in &draft.wants {
             evidence.push(find(connection, want.fence, &want.evidence).await?);
         }
         Ok(Findings { stepped, evidence })
-    }
-
-    /// The node still owns the shard, under a later epoch. What was loaded before is dropped.
-    fn step(&self, fence: Fence, epoch: Epoch) {
-        if self.holdings.revoke(fence.shard, fence.epoch) {
-            self.holdings.grant(fence.shard, epoch);
-        }
     }
 
     fn conclude(
@@ -112,7 +108,7 @@ impl Inner {
     ) -> Result<Vec<Fence>, StoreError> {
         let is_stored = findings.evidence.contains(&Some(true));
         for want in &draft.wants {
-            if !findings.stepped.contains_key(&want.fence) {
+            if !findings.stepped.contains(&want.fence) {
                 self.holdings.lose(want.fence.shard, want.fence.epoch);
             }
         }
