@@ -16,6 +16,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::cluster::Cluster;
 use crate::entity::{Entities, EntitiesConfig};
 use crate::gateway::admin::{About, Admin, AdminBackend, Readiness};
 use crate::gateway::server::{self, ServerOptions};
@@ -225,6 +226,10 @@ impl Node {
             peer: member.as_ref().map(|member| member.peer),
             tls: tls.is_some(),
         };
+        if let Some(member) = &member {
+            admin.readiness.starting(Some("the cluster's store has not told who owns what"));
+            tokio::spawn(ready_once_told(member.cluster.clone(), admin.readiness.clone()));
+        }
         let member = member.map(|member| member.serve(&admin));
         let services_port = Port::serve(
             services_listener,
@@ -320,6 +325,14 @@ impl Port {
         if tokio::time::timeout(wait_max, self.serving).await.is_err() {
             tracing::warn!("some connections did not end within {wait_max:?}");
         }
+    }
+}
+
+/// Calls can be routed once the store has been looked at.
+async fn ready_once_told(cluster: Cluster, readiness: Readiness) {
+    let told = cluster.view().wait_for(|view| !view.shards.is_empty()).await.is_ok();
+    if told {
+        readiness.starting(None);
     }
 }
 
