@@ -2,6 +2,7 @@
 
 use crate::cli::args::ServeArgs;
 use crate::cli::failed::Failed;
+use crate::journal::OpenError;
 use crate::node;
 use crate::words::config::{Config, Overrides};
 
@@ -16,7 +17,10 @@ pub fn run(args: ServeArgs) -> Result<(), Failed> {
     let ended = runtime.block_on(node::run(config));
     // A guest in the middle of a long turn must not keep the process.
     runtime.shutdown_background();
-    Ok(ended?)
+    ended.map_err(|error| match error.downcast_ref() {
+        Some(OpenError::StoreUrl { .. }) => Failed::usage(error.to_string()),
+        _ => error.into(),
+    })
 }
 
 fn overrides(args: ServeArgs) -> Overrides {

@@ -41,6 +41,9 @@ impl Place {
 }
 
 pub async fn copy(args: StoreCopyArgs, out: &Output) -> Result<(), Failed> {
+    if args.from == args.to {
+        return Err(Failed::usage("--from and --to are the same store"));
+    }
     let from = Place::parse("--from", &args.from)?;
     let to = Place::parse("--to", &args.to)?;
     let counts = match from {

@@ -72,16 +72,20 @@ pub fn timed_out() -> StoreError {
 pub fn problem(error: &sqlx::Error) -> String {
     let code = error.as_database_error().and_then(|error| error.code()).unwrap_or_default();
     let advice = match &*code {
-        "28P01" | "28000" => "refuses the user: check user and password of --store",
+        "28P01" | "28000" => "refuses the user: check user and password in the store's URL",
         "3D000" => "does not exist: create it, for example with `createdb`",
         "42501" => "does not allow this user to create tables: grant it CREATE on the schema",
         "53300" => "has no connection left: raise its max_connections",
-        "25006" => "takes no writes: it is a standby; name the primary with --store",
+        "25006" => "takes no writes: it is a standby; name the primary in the store's URL",
         "57P03" => "is starting or shutting down: try again",
         _ if error.as_database_error().is_some() => "cannot be used",
-        _ => "cannot be reached: check --store, and that PostgreSQL runs there",
+        _ => "cannot be reached: check the store's URL, and that PostgreSQL runs there",
     };
-    format!("{advice} ({error})")
+    match error.as_database_error() {
+        // Without the place in the server's source, which sqlx adds.
+        Some(error) => format!("{advice} ({})", error.message()),
+        None => format!("{advice} ({error})"),
+    }
 }
 
 #[cfg(test)]

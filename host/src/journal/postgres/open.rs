@@ -123,16 +123,7 @@ pub async fn prepare(url: &Secret, shards_if_new: u32) -> Result<ClusterRecord, 
     let mut attempt = 0;
     loop {
         let error = match timeout(STORE_OPEN_MAX, prepare_once(&place, shards_if_new)).await {
-            Ok(Ok(record)) => {
-                if record.shards != shards_if_new {
-                    tracing::warn!(
-                        shards = record.shards,
-                        asked = shards_if_new,
-                        "the cluster exists already, with its own number of shards"
-                    );
-                }
-                return Ok(record);
-            }
+            Ok(Ok(record)) => return Ok(record),
             Ok(Err(Failure::Refused(error))) => return Err(error),
             Ok(Err(Failure::Sql(error))) => error,
             Err(_) => sqlx::Error::Io(std::io::ErrorKind::TimedOut.into()),
