@@ -94,18 +94,33 @@ pub fn ensure_client_tools() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The server that tests of clusters start. Debian keeps it out of PATH.
+/// The server that tests of clusters start.
 pub fn ensure_postgres() -> anyhow::Result<()> {
+    if has_postgres() {
+        return Ok(());
+    }
+    if runs("apt-get", "--version") && output(Command::new("id").arg("-u"))?.trim() == "0" {
+        let install = ["install", "-y", "postgresql"];
+        let mut apt = Command::new("apt-get");
+        apt.args(install).env("DEBIAN_FRONTEND", "noninteractive");
+        steps::detail(&format!("{}: tests start PostgreSQL servers of their own", show(&apt)));
+        output(&mut apt).context("the package lists may be missing: try `apt-get update` first")?;
+        if has_postgres() {
+            return Ok(());
+        }
+    }
+    bail!(
+        "the tests start PostgreSQL servers of their own, and `initdb` was not found; install it with \
+         `apt-get install postgresql`, `dnf install postgresql-server` or `brew install postgresql`"
+    )
+}
+
+/// Debian keeps it out of PATH.
+fn has_postgres() -> bool {
     let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
     let mut places: Vec<PathBuf> = versions.map(|version| version.path().join("bin")).collect();
     places.extend(std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()));
-    if !places.iter().any(|place| place.join("initdb").exists()) {
-        bail!(
-            "the tests start PostgreSQL servers of their own, and `initdb` was not found; install it \
-             with `apt-get install postgresql`"
-        );
-    }
-    Ok(())
+    places.iter().any(|place| place.join("initdb").exists())
 }
 
 pub fn runs(tool: &str, argument: &str) -> bool {
