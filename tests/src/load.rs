@@ -61,7 +61,7 @@ struct Recorded {
 /// What one try told.
 #[derive(Debug)]
 pub enum Outcome {
-    Done(Answer),
+    Done(Box<Answer>),
     /// It took no effect.
     Refused(String),
     /// It may have taken effect, or still may.
@@ -226,7 +226,7 @@ pub async fn try_once(
 fn judge(answer: Answer) -> Outcome {
     let text = answer.text();
     match answer.status {
-        StatusCode::OK => Outcome::Done(answer),
+        StatusCode::OK => Outcome::Done(Box::new(answer)),
         status if status.as_u16() == 499 || status == StatusCode::REQUEST_TIMEOUT => {
             Outcome::Unknown(text)
         }
