@@ -71,6 +71,8 @@ enum Next {
     /// Somebody else is the owner.
     Follow,
     Wait,
+    /// As [`Next::Wait`], but the command may have taken effect.
+    Broken,
 }
 
 impl Router {
@@ -105,32 +107,49 @@ impl Router {
         let Ok(address) = self.entities.address(&request) else {
             return self.entities.call(request).await.map_err(CallError::into_status);
         };
-        let shard = cluster.holdings.shard_of(&address);
+        let mut has_broken = false;
+        let result = self.route(cluster, &request, &address, &mut has_broken).await;
+        match result {
+            Err(status) if has_broken => Err(after_a_break(status)),
+            result => result,
+        }
+    }
+
+    /// `has_broken` becomes true once a try broke off whose fate nobody knows.
+    async fn route(
+        &self,
+        cluster: &Clustered,
+        request: &Request,
+        address: &Address,
+        has_broken: &mut bool,
+    ) -> Result<Bytes, Status> {
+        let shard = cluster.holdings.shard_of(address);
         let mut forwards = 0;
         loop {
             let seen = cluster.look(shard);
-            match self.try_here(&request, &address, seen).await {
+            match self.try_here(request, address, seen).await {
                 Err(CallError::NotHere) => {}
                 Err(CallError::Status(status)) => return Err(status),
                 Ok(reply) => return Ok(reply),
             }
             if request.consistency == Consistency::Stale {
-                return self.entities.stale(&request).await;
+                return self.entities.stale(request).await;
             }
             if let Some(owner) = seen.route.owner
                 && owner != cluster.routes.me()
                 && forwards < limits::FORWARDS_MAX
             {
-                match cluster.forward(owner, shard, seen.route, &request, forwards).await {
+                match cluster.forward(owner, shard, seen.route, request, forwards).await {
                     Next::Done(result) => return result,
                     Next::Follow => {
                         forwards += 1;
                         continue;
                     }
                     Next::Wait => {}
+                    Next::Broken => *has_broken = true,
                 }
             }
-            let _waiting = cluster.enter(shard, &request)?;
+            let _waiting = cluster.enter(shard, request)?;
             cluster.ask_store();
             cluster.changed(shard, seen, request.deadline).await?;
             forwards = 0;
@@ -237,7 +256,7 @@ impl Clustered {
             Err(CallFailed::Broken(reason)) => {
                 tracing::debug!(owner = ?owner, reason, request_id = &*request.request_id, "a forwarded call broke off");
                 match request.idempotency_key {
-                    Some(_) => Next::Wait,
+                    Some(_) => Next::Broken,
                     None => Next::Done(Err(outcome_unknown())),
                 }
             }
@@ -247,6 +266,19 @@ impl Clustered {
             ))),
             Err(failed @ CallFailed::Busy) => Next::Done(Err(failed.into_status(owner))),
         }
+    }
+}
+
+/// What a later try says about itself does not hold for the one that broke off. Only a turn knows: it has
+/// looked for the command's receipt.
+fn after_a_break(status: Status) -> Status {
+    match status.code {
+        Code::DeadlineExceeded => Status::deadline_exceeded(
+            "the deadline passed after the connection to the entity's node broke while it ran the \
+             command, which may take effect; retry it with the same idempotency key",
+        ),
+        Code::Unavailable | Code::ResourceExhausted | Code::Aborted => outcome_unknown(),
+        _ => status,
     }
 }
 

@@ -169,6 +169,24 @@ async fn what_broke_off_is_sent_again_only_with_an_idempotency_key() {
 }
 
 #[tokio::test]
+async fn of_what_broke_off_nobody_says_that_it_was_not_run() {
+    let cluster = Cluster::new();
+    let a = cluster.node(1).await;
+    let (id, address) = rude(9).await;
+    a.routes.set_addresses([(id, address)].into());
+    let owner = crate::cluster::routes::Route { owner: Some(id), epoch: crate::words::Epoch(1) };
+    a.routes.learn(crate::router::tests::node::shard(), owner);
+
+    let mut request = a.request("Add");
+    request.idempotency_key = Some("once".into());
+    request.deadline = clock::now() + Duration::from_millis(500);
+    let status = a.router.call(request).await.unwrap_err();
+    assert!(a.forwards("broken") >= 1);
+    assert_eq!(status.code, Code::DeadlineExceeded);
+    assert!(status.message.contains("may take effect"), "{status}");
+}
+
+#[tokio::test]
 async fn what_was_not_sent_is_tried_again() {
     let cluster = Cluster::new();
     let (a, b) = (cluster.node(1).await, cluster.node(2).await);
