@@ -10,6 +10,7 @@ mod claim;
 mod draft;
 mod fault;
 mod fenced;
+mod loss;
 mod open;
 mod read;
 mod reconcile;
@@ -95,7 +96,7 @@ impl PgStore {
         let listers = place.pool(STORE_LIST_READERS);
         tokio::spawn(fenced::answer(readers.clone(), asked));
         tokio::spawn(sweep::keep(listers.clone(), holdings.clone(), pruned));
-        Ok(Self(Arc::new(Inner {
+        let inner = Arc::new(Inner {
             place,
             holdings,
             metrics,
@@ -105,7 +106,9 @@ impl PgStore {
             questions,
             prune,
             closed: AtomicBool::new(false),
-        })))
+        });
+        tokio::spawn(loss::watch(Arc::downgrade(&inner)));
+        Ok(Self(inner))
     }
 
     /// How to connect to the same database.

@@ -97,6 +97,10 @@ impl Lane {
         self.known.get(&shard).copied().unwrap_or(0)
     }
 
+    pub fn all_known(&self) -> impl Iterator<Item = (Shard, i64)> {
+        self.known.iter().map(|(shard, known)| (*shard, *known))
+    }
+
     pub fn learn(&mut self, shard: Shard, next_off: i64) {
         let known = self.known.entry(shard).or_insert(next_off);
         *known = next_off.max(*known);

@@ -6,7 +6,8 @@ use sqlx::Executor;
 use super::server::Server;
 use super::*;
 use crate::journal::{AnyStore, AppendError, Journal, conformance};
-use crate::words::Epoch;
+use crate::words::limits::STORE_LOSSES_LOOKED_FOR_EVERY;
+use crate::words::{Epoch, clock};
 
 /// A store, and what it was opened with.
 pub struct Opened {
@@ -180,6 +181,26 @@ async fn a_shard_that_lost_acknowledged_events_is_halted() {
         halted = 'events 2 to 3 were acknowledged and are missing: the database lost them'";
     assert_eq!(opened.number(halted).await, 1);
     assert_eq!(opened.number("SELECT count(*) FROM journal").await, 1);
+}
+
+#[tokio::test]
+async fn a_loss_is_noticed_though_nobody_writes() {
+    let opened = open(8).await;
+    let batch = [write_to(&opened.holdings, 2, EPOCH, 0, 3)];
+    assert!(opened.store.commit(&batch).await.unwrap().is_empty());
+    let batch = [write_to(&opened.holdings, 6, EPOCH, 0, 3)];
+    assert!(opened.store.commit(&batch).await.unwrap().is_empty());
+    opened.sql("DELETE FROM journal WHERE shard_id = 6").await;
+    opened.sql("UPDATE shard SET next_off = 1 WHERE shard_id = 6").await;
+    let deadline = clock::now() + 5 * STORE_LOSSES_LOOKED_FOR_EVERY;
+    while opened.holdings.epoch(Shard(6)).is_some() {
+        assert!(clock::now() < deadline, "nobody noticed");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(opened.metrics.shards_halted.get(), 1);
+    assert_eq!(opened.holdings.epoch(Shard(2)), Some(EPOCH));
+    let halted = "SELECT sum(shard_id)::bigint FROM shard WHERE halted IS NOT NULL";
+    assert_eq!(opened.number(halted).await, 6);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
