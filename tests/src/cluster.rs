@@ -133,6 +133,11 @@ impl Cluster {
         self.setup.server.as_ref().unwrap_or_else(|| Server::shared())
     }
 
+    /// The name of its database.
+    pub fn database(&self) -> &str {
+        &self.database
+    }
+
     pub fn net(&self) -> &Net {
         self.net.as_ref().expect("the nodes have networks of their own")
     }
@@ -226,11 +231,7 @@ impl Cluster {
             options = options.argument("--advertise").argument(&relay.address().to_string());
         }
         for seed in 0..node {
-            let address = match &self.nodes[seed].peer {
-                Some(relay) => relay.address(),
-                None => (self.address(seed), PEER_PORT).into(),
-            };
-            options = options.argument("--join").argument(&address.to_string());
+            options = options.argument("--join").argument(&self.peer_address(seed).to_string());
         }
         if let Some(net) = &self.net {
             options = options.network(net.namespace(node)).admin_token(ADMIN_TOKEN);
@@ -287,6 +288,31 @@ impl Cluster {
             State::Down(stopped) => State::Up(Box::new(stopped.start().await)),
             other => other,
         };
+    }
+
+    pub fn host_mut(&mut self, node: usize) -> &mut Host {
+        match &mut self.nodes[node].state {
+            State::Up(host) => host,
+            State::Down(_) | State::Moving => panic!("node {node} is down"),
+        }
+    }
+
+    /// A node that ended by itself is not expected to come back.
+    pub fn bury(&mut self, node: usize) {
+        self.nodes[node].state = State::Moving;
+    }
+
+    /// Where other nodes reach it.
+    pub fn peer_address(&self, node: usize) -> SocketAddr {
+        match &self.nodes[node].peer {
+            Some(relay) => relay.address(),
+            None => (self.address(node), PEER_PORT).into(),
+        }
+    }
+
+    /// From now on, another server is the cluster's. The nodes' ways must lead there already.
+    pub fn is_served_by(&mut self, server: Server) {
+        self.setup.server = Some(server);
     }
 
     /// SIGSTOP: the process stands still, and its connections stay.
@@ -346,9 +372,14 @@ impl Cluster {
         self.number(&format!("SELECT count(*) FROM shard WHERE owner = '\\x{id}'"))
     }
 
-    /// Changes of owners so far, of all shards.
-    pub fn epochs(&self) -> i64 {
-        self.number("SELECT coalesce(sum(epoch), 0) FROM shard")
+    /// How often each node that runs was registered or declared dead. Planned moves of shards, which go on
+    /// for a while after a start, do not change it.
+    pub fn lives(&self) -> Vec<i64> {
+        let life = |node| {
+            let id = self.node_id(node);
+            self.number(&format!("SELECT incarnation FROM node WHERE node_id = '\\x{id}'"))
+        };
+        self.up().into_iter().map(life).collect()
     }
 
     /// Waits until every node answers a call of the cart.

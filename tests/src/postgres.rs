@@ -8,7 +8,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, OnceLock};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -126,7 +126,7 @@ impl Server {
 
     /// Kills the server in the midst of whatever it does (SIGKILL, its backends too).
     pub fn stop_immediate(&self) {
-        let mut postmaster = self.postmaster.lock().expect("no panic in another test");
+        let mut postmaster = self.postmaster.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(mut child) = postmaster.take() else { return };
         // Each backend is a group of its own.
         let backends = children(child.id());
@@ -147,7 +147,9 @@ impl Server {
     /// A standby that follows this server and answers reads. If it is synchronous, commits wait for it from
     /// now on.
     pub fn standby(&self, synchronous: bool) -> Server {
-        let standby = Self::prepare(&["fsync=off"]);
+        // It must allow what the primary allows, or it does not start.
+        let settings: Vec<&str> = self.settings.iter().map(String::as_str).collect();
+        let standby = Self::prepare(&settings);
         let mut backup = standby.command("pg_basebackup");
         backup.args(["-h", "127.0.0.1", "-U", "postgres", "-R", "-c", "fast", "--no-sync", "-D"]);
         let backup = backup.arg(standby.data()).arg("-p").arg(self.port.to_string());
@@ -185,7 +187,7 @@ impl Server {
     }
 
     fn launch(&self) {
-        let mut postmaster = self.postmaster.lock().expect("no panic in another test");
+        let mut postmaster = self.postmaster.lock().unwrap_or_else(PoisonError::into_inner);
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.dir.join("log"));
         let log = log.expect("a log for PostgreSQL");
         let mut command = self.command("postgres");

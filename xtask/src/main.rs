@@ -1,4 +1,4 @@
-//! The commands of this repository: `cargo xtask demo | test | bench | guests | ci-checks`.
+//! The commands of this repository: `cargo xtask demo | test | faults | bench | guests | ci-checks`.
 
 mod steps;
 
@@ -17,6 +17,8 @@ mod clients;
 mod demo;
 
 mod test;
+
+mod faults;
 
 mod bench;
 
@@ -50,6 +52,11 @@ enum Task {
         /// Only tests whose name contains this
         filter: Option<String>,
     },
+    /// Break clusters in every way that is known, as root; half an hour and more
+    Faults {
+        /// Only tests whose name contains this
+        filter: Option<String>,
+    },
     /// Measure, and write docs/benchmarks.md
     Bench {
         /// Short rounds, small populations, nothing written
@@ -70,6 +77,7 @@ fn main() -> ExitCode {
         Task::Demo { cluster: true, .. } => demo::run_cluster(),
         Task::Demo { keep, .. } => demo::run(keep),
         Task::Test { filter } => test::run(filter.as_deref()),
+        Task::Faults { filter } => faults::run(filter.as_deref()),
         Task::Bench { quick, out } => bench::run(quick, &out),
         Task::Guests => guests::run(),
         Task::CiChecks => checks::run(),

@@ -4,7 +4,7 @@ use crate::{cargo, clients, guests, steps, tools};
 
 /// Not part of the test build: this program, which is running, and a guest that only makes sense
 /// as WebAssembly.
-const EXCLUDED: [&str; 4] = ["--exclude", "xtask", "--exclude", "misbehaving-guest"];
+pub const EXCLUDED: [&str; 4] = ["--exclude", "xtask", "--exclude", "misbehaving-guest"];
 
 pub fn run(filter: Option<&str>) -> anyhow::Result<()> {
     steps::title("Tests of Stead");

@@ -33,6 +33,11 @@ pub struct Conditions {
     pub loss_percent: u64,
     /// Of datagrams.
     pub duplicates_percent: u64,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct State {
+    conditions: Conditions,
     /// Connections that are open when it changes are cut.
     cuts: u64,
 }
@@ -40,7 +45,7 @@ pub struct Conditions {
 /// TCP and UDP on one port, carried to a target. Ends when it is dropped.
 pub struct Relay {
     address: SocketAddr,
-    conditions: watch::Sender<Conditions>,
+    state: watch::Sender<State>,
     target: Arc<Mutex<SocketAddr>>,
     _tasks: JoinSet<()>,
 }
@@ -51,12 +56,12 @@ impl Relay {
         let listener = TcpListener::bind(address).await.expect("the relay can listen");
         let address = listener.local_addr().expect("an address");
         let socket = UdpSocket::bind(address).await.expect("the relay's port is free for UDP too");
-        let conditions = watch::Sender::new(Conditions::default());
+        let state = watch::Sender::new(State::default());
         let target = Arc::new(Mutex::new(target));
         let mut tasks = JoinSet::new();
-        tasks.spawn(accept(listener, target.clone(), conditions.subscribe()));
-        tasks.spawn(datagrams(socket, target.clone(), conditions.subscribe()));
-        Self { address, conditions, target, _tasks: tasks }
+        tasks.spawn(accept(listener, target.clone(), state.subscribe()));
+        tasks.spawn(datagrams(socket, target.clone(), state.subscribe()));
+        Self { address, state, target, _tasks: tasks }
     }
 
     pub fn address(&self) -> SocketAddr {
@@ -64,7 +69,7 @@ impl Relay {
     }
 
     pub fn set(&self, conditions: Conditions) {
-        self.conditions.send_modify(|now| *now = Conditions { cuts: now.cuts, ..conditions });
+        self.state.send_modify(|now| now.conditions = conditions);
     }
 
     /// Nothing gets through in either direction, and nobody is told.
@@ -78,7 +83,7 @@ impl Relay {
 
     /// Ends every open connection.
     pub fn cut(&self) {
-        self.conditions.send_modify(|now| now.cuts += 1);
+        self.state.send_modify(|now| now.cuts += 1);
     }
 
     /// From now on it leads elsewhere.
@@ -91,45 +96,45 @@ impl Relay {
 async fn accept(
     listener: TcpListener,
     target: Arc<Mutex<SocketAddr>>,
-    conditions: watch::Receiver<Conditions>,
+    state: watch::Receiver<State>,
 ) {
     let mut connections = JoinSet::new();
     loop {
         let Ok((client, _)) = listener.accept().await else { return };
         while connections.try_join_next().is_some() {}
         let target = *target.lock().expect("no panic");
-        connections.spawn(carry(client, target, conditions.clone()));
+        connections.spawn(carry(client, target, state.clone()));
     }
 }
 
-async fn carry(client: TcpStream, target: SocketAddr, mut conditions: watch::Receiver<Conditions>) {
-    let cuts = conditions.borrow_and_update().cuts;
+async fn carry(client: TcpStream, target: SocketAddr, mut state: watch::Receiver<State>) {
+    let cuts = state.borrow_and_update().cuts;
     let Ok(server) = TcpStream::connect(target).await else { return };
     let _ = (client.set_nodelay(true), server.set_nodelay(true));
     let (from_client, to_client) = client.into_split();
     let (from_server, to_server) = server.into_split();
-    let there = pump(from_client, to_server, conditions.clone(), |now| now.blocks_there);
-    let back = pump(from_server, to_client, conditions.clone(), |now| now.blocks_back);
+    let there = pump(from_client, to_server, state.clone(), |now| now.blocks_there);
+    let back = pump(from_server, to_client, state.clone(), |now| now.blocks_back);
     tokio::select! {
         _ = async { tokio::join!(there, back) } => {}
-        _ = conditions.wait_for(|now| now.cuts != cuts) => {}
+        _ = state.wait_for(|now| now.cuts != cuts) => {}
     }
 }
 
 async fn pump(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
-    mut conditions: watch::Receiver<Conditions>,
+    mut state: watch::Receiver<State>,
     is_blocked: fn(&Conditions) -> bool,
 ) {
     let (sender, mut pieces) = mpsc::channel::<(Instant, Vec<u8>)>(PIECES_MAX);
-    let delays = conditions.clone();
+    let delays = state.clone();
     let read = async move {
         loop {
             let mut piece = vec![0; PIECE_BYTES];
             let Ok(bytes @ 1..) = from.read(&mut piece).await else { return };
             piece.truncate(bytes);
-            let due = Instant::now() + delays.borrow().delay;
+            let due = Instant::now() + delays.borrow().conditions.delay;
             if sender.send((due, piece)).await.is_err() {
                 return;
             }
@@ -138,7 +143,7 @@ async fn pump(
     let write = async move {
         while let Some((due, piece)) = pieces.recv().await {
             tokio::time::sleep_until(due).await;
-            if conditions.wait_for(|now| !is_blocked(now)).await.is_err() {
+            if state.wait_for(|now| !is_blocked(&now.conditions)).await.is_err() {
                 return;
             }
             if to.write_all(&piece).await.is_err() {
@@ -154,7 +159,7 @@ async fn pump(
 async fn datagrams(
     socket: UdpSocket,
     target: Arc<Mutex<SocketAddr>>,
-    conditions: watch::Receiver<Conditions>,
+    state: watch::Receiver<State>,
 ) {
     let mut rng = Rng::new(u64::from(socket.local_addr().map_or(0, |address| address.port())));
     // By when they are due; the number keeps those apart that are due at once.
@@ -164,7 +169,7 @@ async fn datagrams(
         let next = waiting.keys().next().map(|(due, _)| *due);
         tokio::select! {
             received = socket.recv_from(&mut buffer) => {
-                let now = *conditions.borrow();
+                let now = state.borrow().conditions;
                 let Ok((bytes, _)) = received else { continue };
                 if now.blocks_there || rng.below(100) < now.loss_percent {
                     continue;
