@@ -31,3 +31,5 @@ mod bad_disks;
 mod crash;
 
 mod store_copy;
+
+mod cluster;

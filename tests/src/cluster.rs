@@ -281,6 +281,16 @@ impl Cluster {
         };
     }
 
+    /// Waits until it ends by itself, with an error. Returns its log.
+    pub async fn ended(&mut self, node: usize, within: Duration) -> String {
+        let State::Up(host) = &mut self.nodes[node].state else { panic!("node {node} is down") };
+        let status = host.ended(within).await;
+        let log = host.log();
+        assert_eq!(status.code(), Some(1), "{log}");
+        self.nodes[node].state = State::Moving;
+        log
+    }
+
     /// Starts it again, on its directory.
     pub async fn restart(&mut self, node: usize) {
         let state = std::mem::replace(&mut self.nodes[node].state, State::Moving);
