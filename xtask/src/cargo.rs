@@ -10,6 +10,14 @@ pub fn cargo(arguments: &[&str]) -> Command {
     let program = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(program);
     command.args(arguments).current_dir(tools::root());
+    // What `cargo run` says about this program: build scripts that look at it (ring's does) would run again,
+    // and everything above them, each time that one types `cargo build` oneself.
+    for (name, _) in std::env::vars_os() {
+        let is_ours = |prefix| name.to_str().is_some_and(|name| name.starts_with(prefix));
+        if ["CARGO_PKG_", "CARGO_MANIFEST_"].into_iter().any(is_ours) {
+            command.env_remove(name);
+        }
+    }
     command
 }
 
