@@ -1,5 +1,6 @@
 //! `cargo xtask bench`: what one node does on this machine, beside what the machine can do.
 
+mod cluster;
 mod hello;
 mod load;
 mod measures;
@@ -17,6 +18,9 @@ struct Arguments {
     /// Short rounds and small populations
     #[arg(long)]
     quick: bool,
+    /// Only what a cluster does
+    #[arg(long)]
+    cluster: bool,
     /// Write the report into this file
     #[arg(long)]
     out: Option<PathBuf>,
@@ -59,7 +63,10 @@ fn main() -> anyhow::Result<()> {
     // The host process is started and asked through async code; the load has a thread of its own.
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-    let results = runtime.block_on(measures::all(&settings))?;
+    let results = match arguments.cluster {
+        true => runtime.block_on(cluster::all(&settings))?,
+        false => runtime.block_on(measures::all(&settings))?,
+    };
     let report = report::Report::new(&settings, results);
     print!("{}", report.table());
     if let Some(out) = arguments.out {

@@ -10,8 +10,8 @@ use stead_tests::host::Options;
 use stead_tests::{Host, proto};
 
 use crate::load::{self, Measured, Until};
-use crate::report::{Goal, Result, Unit};
-use crate::{Settings, hello, process, sqlite};
+use crate::report::{self, Goal, Result, Unit};
+use crate::{Settings, cluster, hello, process, sqlite};
 
 const PROTO: &str = "application/proto";
 const JSON: &str = "application/json";
@@ -27,6 +27,9 @@ pub async fn all(settings: &Settings) -> anyhow::Result<Vec<Result>> {
     results.push(cold_activations(settings).await?);
     results.extend(memory(settings).await?);
     results.push(first_call(settings).await?);
+    let mut cluster = cluster::all(settings).await?;
+    report::shift(&mut cluster, results.len());
+    results.append(&mut cluster);
     Ok(results)
 }
 
@@ -201,7 +204,7 @@ fn big() -> Options {
 }
 
 /// The load runs on a thread of its own.
-async fn call(
+pub async fn call(
     address: &str,
     requests: &[Bytes],
     connections: usize,
@@ -211,7 +214,7 @@ async fn call(
     tokio::task::spawn_blocking(move || load::run(&address, &requests, connections, until)).await?
 }
 
-fn add(user: &str, quantity: i32) -> Bytes {
+pub fn add(user: &str, quantity: i32) -> Bytes {
     let item = proto::AddLineItem {
         user_id: user.into(),
         product_id: "kettle".into(),
@@ -221,7 +224,7 @@ fn add(user: &str, quantity: i32) -> Bytes {
     load::request("POST", &format!("/{SERVICE}/AddItem"), PROTO, &item.encode_to_vec())
 }
 
-fn get(user: &str) -> Bytes {
+pub fn get(user: &str) -> Bytes {
     let cart = proto::GetShoppingCart { user_id: user.into() };
     load::request("POST", &format!("/{SERVICE}/GetCart"), PROTO, &cart.encode_to_vec())
 }
