@@ -39,3 +39,30 @@ pub fn run(quick: bool, out: &Path) -> anyhow::Result<()> {
         tools::run(&mut bench)
     })
 }
+
+/// Clusters of many nodes in simulated time. Needs no guest, and takes some minutes.
+pub fn simulate(quick: bool, out: &Path) -> anyhow::Result<()> {
+    steps::title("Membership and placement, simulated");
+    tools::ensure_toolchain()?;
+    steps::long("build", "building the bench (release)", "bench is built", || {
+        tools::run(&mut cargo::cargo(&[
+            "build",
+            "--release",
+            "--package",
+            "stead-tests",
+            "--bin",
+            "bench",
+        ]))
+    })?;
+    let bench = cargo::host_binary("release").with_file_name("bench");
+    steps::long("simulate", "simulating", "simulated", || {
+        let mut bench = Command::new(bench);
+        bench.arg("--simulate");
+        if quick {
+            bench.arg("--quick");
+        } else {
+            bench.arg("--out").arg(tools::root().join(out));
+        }
+        tools::run(&mut bench)
+    })
+}

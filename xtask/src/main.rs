@@ -62,6 +62,9 @@ enum Task {
         /// Short rounds, small populations, nothing written
         #[arg(long)]
         quick: bool,
+        /// Simulate large clusters instead of measuring this machine
+        #[arg(long)]
+        simulate: bool,
         /// Where to write the report
         #[arg(long, default_value = "docs/benchmarks.md")]
         out: PathBuf,
@@ -78,7 +81,8 @@ fn main() -> ExitCode {
         Task::Demo { keep, .. } => demo::run(keep),
         Task::Test { filter } => test::run(filter.as_deref()),
         Task::Faults { filter } => faults::run(filter.as_deref()),
-        Task::Bench { quick, out } => bench::run(quick, &out),
+        Task::Bench { quick, simulate: true, out } => bench::simulate(quick, &out),
+        Task::Bench { quick, simulate: false, out } => bench::run(quick, &out),
         Task::Guests => guests::run(),
         Task::CiChecks => checks::run(),
     };

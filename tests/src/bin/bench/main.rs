@@ -6,9 +6,10 @@ mod load;
 mod measures;
 mod process;
 mod report;
+mod simulate;
 mod sqlite;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Parser;
@@ -21,7 +22,10 @@ struct Arguments {
     /// Only what a cluster does
     #[arg(long)]
     cluster: bool,
-    /// Write the report into this file
+    /// Simulate large clusters instead of measuring this machine
+    #[arg(long)]
+    simulate: bool,
+    /// Write the report into this file, and a plot of what was simulated beside it
     #[arg(long)]
     out: Option<PathBuf>,
 }
@@ -59,6 +63,9 @@ const QUICK: Settings = Settings {
 
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
+    if arguments.simulate {
+        return simulated(arguments.quick, arguments.out.as_deref());
+    }
     let settings = if arguments.quick { QUICK } else { FULL };
     // The host process is started and asked through async code; the load has a thread of its own.
     let runtime =
@@ -70,8 +77,32 @@ fn main() -> anyhow::Result<()> {
     let report = report::Report::new(&settings, results);
     print!("{}", report.table());
     if let Some(out) = arguments.out {
-        std::fs::write(&out, report.markdown())?;
+        let (_, simulated) = parts(&out);
+        std::fs::write(&out, report.markdown() + &simulated)?;
         println!("written to {}", out.display());
     }
     Ok(())
+}
+
+fn simulated(quick: bool, out: Option<&Path>) -> anyhow::Result<()> {
+    let rounds = if quick { 3 } else { 20 };
+    let rows = simulate::all(rounds);
+    print!("{}", simulate::table(&rows));
+    if let Some(out) = out {
+        let (measured, _) = parts(out);
+        let measured = measured.trim_end();
+        std::fs::write(out, format!("{measured}\n\n{}", simulate::markdown(&rows, rounds)))?;
+        std::fs::write(out.with_file_name("membership.svg"), simulate::plot(&rows))?;
+        println!("written to {}", out.display());
+    }
+    Ok(())
+}
+
+/// What a report has now: what was measured, and what was simulated. Each run replaces its own part.
+fn parts(report: &Path) -> (String, String) {
+    let text = std::fs::read_to_string(report).unwrap_or_default();
+    match text.find(simulate::HEADING) {
+        Some(at) => (text[..at].to_owned(), format!("\n{}", &text[at..])),
+        None => (text, String::new()),
+    }
 }
