@@ -122,10 +122,21 @@ impl Swim {
     pub fn tick(&mut self, now: BootTime) {
         while self.timers.peek().is_some_and(|Reverse(due)| due.at <= now) {
             let Some(Reverse(due)) = self.timers.pop() else { break };
+            if self.was_refuted(&due.timer) {
+                continue;
+            }
             // An error here is an incomplete round of probes, from which foca recovers by itself.
             let _recovers = self.foca.handle_timer(due.timer, &mut self.runtime);
             self.drain(now);
         }
+    }
+
+    /// A suspicion to which the suspect has objected. With that foca 2 would not call the member down, but
+    /// would still tell it that it is, and it would come back under a new identity for nothing.
+    fn was_refuted(&self, timer: &Timer<Identity>) -> bool {
+        let Timer::ChangeSuspectToDown { member_id, incarnation, .. } = timer else { return false };
+        let mut members = self.members();
+        !members.any(|member| member.id() == member_id && member.incarnation() == *incarnation)
     }
 
     pub fn announce(&mut self, now: BootTime, to: SocketAddr) {
@@ -277,5 +288,63 @@ impl TryRng for Random {
             chunk.copy_from_slice(&random[..chunk.len()]);
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::words::NodeId;
+
+    fn swim(number: u8) -> Swim {
+        let addr = SocketAddr::from(([10, 0, 0, number], 7_834));
+        let me = Identity { addr, node: NodeId([number; 16]), incarnation: 1, bump: 1 };
+        Swim::new(me, &Timing::default(), 1_100, u64::from(number))
+    }
+
+    /// Lets time pass. Messages between the two arrive at once, or never.
+    fn pass(pair: &mut [Swim; 2], now: &mut BootTime, time: Duration, lost: bool) {
+        let end = *now + time;
+        loop {
+            for (from, to) in [(0, 1), (1, 0)] {
+                for (_, message) in pair[from].outgoing() {
+                    if !lost {
+                        pair[to].receive(*now, &message).unwrap();
+                    }
+                }
+            }
+            if pair.iter().any(|swim| !swim.outgoing.is_empty()) {
+                continue;
+            }
+            let next = pair.iter().filter_map(Swim::next_timer).min().unwrap();
+            if next > end {
+                *now = end;
+                return;
+            }
+            *now = next;
+            pair.iter_mut().for_each(|swim| swim.tick(next));
+        }
+    }
+
+    #[test]
+    fn who_has_objected_to_a_suspicion_keeps_its_identity() {
+        let mut pair = [swim(1), swim(2)];
+        let mut now = BootTime::from_nanos(1);
+        let addr = pair[1].me().addr;
+        pair[0].announce(now, addr);
+        pass(&mut pair, &mut now, Duration::from_secs(2), false);
+        let suspects = |pair: &[Swim; 2]| {
+            pair.iter().any(|swim| swim.members().any(|m| m.state() == foca::State::Suspect))
+        };
+        while !suspects(&pair) {
+            pass(&mut pair, &mut now, Duration::from_millis(50), true);
+        }
+        pass(&mut pair, &mut now, Duration::from_secs(5), false);
+        assert!(!suspects(&pair));
+        for swim in &pair {
+            assert_eq!((swim.me().bump, swim.active().count()), (1, 1));
+        }
+        pass(&mut pair, &mut now, Duration::from_secs(5), true);
+        assert!(pair.iter().all(|swim| swim.active().count() == 0));
     }
 }
