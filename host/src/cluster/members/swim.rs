@@ -207,9 +207,10 @@ impl Swim {
 fn config(timing: &Timing, members: usize, message_bytes: usize) -> Config {
     let members = members.max(1) as f64;
     let at_least_one = |n: usize| NonZeroUsize::MIN.saturating_add(n.saturating_sub(1));
-    // As memberlist does: 4 log10(n + 1) transmissions. Small clusters get more, for the sake of lossy
-    // networks; suspicion grows with log10(n) from ten nodes on.
-    let transmissions = (4.0 * (members + 1.0).log10()).ceil().clamp(5.0, 20.0) as u8;
+    // Of `t` transmissions a node each, news miss about `n / e^t` nodes. memberlist's 4 log10(n + 1) misses
+    // somebody in one of 20 cases, and mends it by exchanges of all that is known, which foca does not have.
+    // Suspicion grows with log10(n) from ten nodes on.
+    let transmissions = (6.0 * (members + 1.0).log10()).ceil().clamp(8.0, 20.0) as u8;
     let suspicion = timing.suspicion.mul_f64(members.log10().max(1.0));
     let periodic = |frequency: Duration, members: usize| {
         Some(PeriodicParams { frequency, num_members: at_least_one(members) })
