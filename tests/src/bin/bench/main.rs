@@ -85,14 +85,12 @@ fn main() -> anyhow::Result<()> {
 }
 
 fn simulated(quick: bool, out: Option<&Path>) -> anyhow::Result<()> {
-    let rounds = if quick { 3 } else { 20 };
-    let rows = simulate::all(rounds);
-    print!("{}", simulate::table(&rows));
+    let simulated = simulate::run(if quick { 3 } else { 20 })?;
     if let Some(out) = out {
         let (measured, _) = parts(out);
         let measured = measured.trim_end();
-        std::fs::write(out, format!("{measured}\n\n{}", simulate::markdown(&rows, rounds)))?;
-        std::fs::write(out.with_file_name("membership.svg"), simulate::plot(&rows))?;
+        std::fs::write(out, format!("{measured}\n\n{}", simulate::markdown(&simulated)))?;
+        std::fs::write(out.with_file_name("membership.svg"), simulate::plot(&simulated))?;
         println!("written to {}", out.display());
     }
     Ok(())
