@@ -19,6 +19,7 @@ use relay::Relay;
 
 pub const KEY: &str = "a cluster key for tests, of no value";
 const ADMIN_TOKEN: &str = "token-of-a-test";
+const SERVICES_PORT: u16 = 7832;
 const PEER_PORT: u16 = 7834;
 pub const SHARDS: u32 = 64;
 /// From the start of the nodes until each shard has an owner. Nothing has to time out for it.
@@ -218,7 +219,8 @@ impl Cluster {
         };
         let url = format!("postgres://postgres@{}/{}", store.address(), self.database);
         let mut options = Options::default()
-            .listen(&format!("{own}:0"))
+            // The same after a restart: whoever called the node calls it again.
+            .listen(&format!("{own}:{SERVICES_PORT}"))
             .admin(&format!("{own}:0"))
             .data(&self.dir.path().join(format!("data-{node}")))
             .argument("--peer")
