@@ -53,7 +53,7 @@ pub fn main() -> ExitCode {
 
 fn run(command: Command, out: &Output) -> Result<(), Failed> {
     match command {
-        Command::Serve(args) => serve::run(args),
+        Command::Serve(args) => serve::run(*args),
         Command::Build(args) => build_package(args, out),
         Command::Check(args) => on_runtime(check::run(args, out)),
         Command::Deploy(args) => on_runtime(deploy::run(args, out)),

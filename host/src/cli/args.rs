@@ -44,7 +44,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run a node.
-    Serve(ServeArgs),
+    Serve(Box<ServeArgs>),
     /// Compile a Rust package to a component that can be deployed.
     Build(BuildArgs),
     /// Say what is in a module, or what is wrong with it, without a host.

@@ -62,7 +62,7 @@ mod tests {
 
     fn parsed(line: &str) -> Overrides {
         match Cli::parse_from(line.split(' ')).command {
-            Command::Serve(args) => overrides(args),
+            Command::Serve(args) => overrides(*args),
             other => panic!("{other:?}"),
         }
     }

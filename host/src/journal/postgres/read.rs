@@ -82,8 +82,7 @@ pub async fn events(
     .bind(number(bytes_max as u64));
     let rows = rows(&inner.readers, query, STORE_READ_MAX).await?;
     let mut page = EventPage { events: Vec::with_capacity(rows.len()), more: false };
-    let mut next = from;
-    for row in rows {
+    for (next, row) in (from..).zip(rows) {
         let seq = get::<i64>(&row, 0)? as u64;
         if seq != next {
             return Err(damaged(format!("event {next} of {address} is missing")));
@@ -91,7 +90,6 @@ pub async fn events(
         let at_ms = get::<i64>(&row, 1)? as u64;
         page.events.push(StoredEvent { seq: Seq(seq), at_ms, event: message(&row, 2)? });
         page.more = seq < get::<i64>(&row, 4)? as u64;
-        next += 1;
     }
     Ok(page)
 }

@@ -14,9 +14,12 @@ const TOP: f64 = 84.0;
 const WIDTH: f64 = 320.0;
 const HEIGHT: f64 = 240.0;
 
+/// What a panel shows of each row.
+type Of = fn(&Membership) -> &[Duration];
+
 pub fn plot(simulated: &Simulated) -> String {
     let rows = &simulated.memberships;
-    let panels: [(&str, fn(&Membership) -> &[Duration]); 2] = [
+    let panels: [(&str, Of); 2] = [
         ("until all know of a death", |row| &row.down_all),
         ("until all know of a join", |row| &row.joined),
     ];
