@@ -53,7 +53,10 @@ pub fn run(stead: &Path, component: &Path, dir: &Path) -> anyhow::Result<()> {
     let customers: Vec<Customer> = (0..CARTS).map(|n| Customer::start(n, doors.clone())).collect();
     steps::short(
         "shop",
-        |_| Ok(sleep(QUIET_BETWEEN)),
+        |_| {
+            sleep(QUIET_BETWEEN);
+            Ok(())
+        },
         &format!("{CARTS} customers fill their carts"),
     )?;
 
