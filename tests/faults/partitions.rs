@@ -128,7 +128,7 @@ async fn one_way_to_the_store(conditions: Conditions) {
     let load = Load::start(cluster.services(), &mut rng);
     load.progress(200, PROGRESS_WITHIN).await;
     cluster.node(0).store.set(conditions);
-    tokio::time::sleep(TAKE_OVER_MAX * 2).await;
+    tokio::time::sleep(LEASE * 2).await;
     cluster.node(0).store.heal();
     load.progress(500, PROGRESS_WITHIN).await;
     cluster.all_owned(TAKE_OVER_MAX * 2).await;

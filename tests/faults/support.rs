@@ -11,8 +11,9 @@ use tokio::sync::{Mutex, MutexGuard};
 use tokio::task::JoinSet;
 
 pub const LEASE: Duration = Duration::from_secs(6);
-/// From the death of a node until each of its entities answers again.
-pub const TAKE_OVER_MAX: Duration = Duration::from_secs(8);
+/// From the death of a node until each of its entities answers again, on a machine that may have other things
+/// to do. How long it takes on one that has not is a figure of `cargo xtask bench`.
+pub const TAKE_OVER_MAX: Duration = Duration::from_secs(20);
 pub const ENTITIES: usize = 200;
 pub const PROGRESS_WITHIN: Duration = Duration::from_secs(60);
 pub const SHUTDOWN: Duration = Duration::from_secs(30);

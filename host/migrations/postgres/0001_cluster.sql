@@ -6,6 +6,8 @@ CREATE TABLE cluster (
     -- Random, 16 bytes. Packets of another cluster are not understood.
     cluster_id    BYTEA NOT NULL,
     shards        INT NOT NULL,
+    -- Derived from the cluster key, so that a node with another one is refused.
+    key_check     BYTEA,
     created_at_ms BIGINT NOT NULL
 );
 

@@ -203,7 +203,8 @@ fn not_opened(error: OpenError) -> Failed {
         OpenError::InUse { .. }
         | OpenError::StoreInUse { .. }
         | OpenError::NewerSchema { .. }
-        | OpenError::NewerStore { .. } => Exit::Refused,
+        | OpenError::NewerStore { .. }
+        | OpenError::ClusterKey { .. } => Exit::Refused,
         OpenError::StoreUrl { .. } => Exit::Usage,
         OpenError::Database { .. } => Exit::Unreachable,
         OpenError::NotWritable { .. } | OpenError::Corrupt { .. } | OpenError::Other { .. } => {

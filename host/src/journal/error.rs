@@ -26,6 +26,10 @@ pub enum OpenError {
     #[error("the database {store} {problem}")]
     Database { store: String, problem: String },
     #[error(
+        "the cluster in {store} has another cluster key; give this node the same STEAD_CLUSTER_KEY as the others (while the key is replaced, the other one as STEAD_CLUSTER_KEY_PREVIOUS)"
+    )]
+    ClusterKey { store: String },
+    #[error(
         "the database {store} is in use: a node is registered there, or was not stopped cleanly; stop every node, or use a new database"
     )]
     StoreInUse { store: String },

@@ -49,7 +49,7 @@ use crate::words::telemetry::Metrics;
 use crate::words::{Address, Digest, JournalName, Seq, Shard};
 
 pub use claim::Claim;
-pub use open::{Place, prepare};
+pub use open::{Place, admit, prepare};
 
 /// What never changes in the life of a cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]

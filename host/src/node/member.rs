@@ -7,6 +7,8 @@ use std::sync::Arc;
 use anyhow::Context;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
+use hkdf::Hkdf;
+use sha2::{Digest as _, Sha256};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinHandle};
@@ -23,7 +25,7 @@ use crate::node::gossip::{Feeds, Gossip};
 use crate::node::ports::{self, PeerPort};
 use crate::registry::{Live, Registry};
 use crate::router::{self, PeerMessenger, PeerService, Peers, Router, tls};
-use crate::words::config::ClusterConfig;
+use crate::words::config::{ClusterConfig, Secret};
 use crate::words::telemetry::Metrics;
 use crate::words::{Revision, limits};
 
@@ -44,6 +46,9 @@ impl Ground {
     ) -> anyhow::Result<(Self, Journal)> {
         let identity = Identity::open(data_dir)?;
         let record = postgres::prepare(&config.store, config.shards).await?;
+        let check = |key: &Secret| key_check(key, &record.cluster_id);
+        let previous = config.key_previous.as_ref().map(check);
+        postgres::admit(&config.store, &check(&config.key), previous.as_ref()).await?;
         if record.shards != config.shards && config.shards != limits::SHARDS_DEFAULT {
             tracing::warn!(
                 "this cluster has {} shards since it was made; --shards {} changes nothing",
@@ -235,6 +240,16 @@ impl Serving {
         self.cluster.stop();
         self.stop.cancel();
     }
+}
+
+/// What the store keeps of a key, to know it again: SHA-256 over what HKDF-SHA256 extracts from it for this
+/// purpose, and the cluster's id.
+fn key_check(key: &Secret, cluster_id: &[u8; 16]) -> [u8; 32] {
+    let (check, _) = Hkdf::<Sha256>::extract(Some(b"stead key check"), key.expose().as_bytes());
+    let mut digest = Sha256::new();
+    digest.update(check);
+    digest.update(cluster_id);
+    digest.finalize().into()
 }
 
 /// Where other nodes reach this one.

@@ -137,6 +137,38 @@ pub async fn prepare(url: &Secret, shards_if_new: u32) -> Result<ClusterRecord, 
     }
 }
 
+/// Refuses a node whose cluster key is not the cluster's. `key` and `previous` are derived from its keys. The
+/// first node's key becomes the cluster's; another takes its place when a node knows both.
+pub async fn admit(
+    url: &Secret,
+    key: &[u8; 32],
+    previous: Option<&[u8; 32]>,
+) -> Result<(), OpenError> {
+    let place = Place::parse(url)?;
+    let admitted = timeout(STORE_OPEN_MAX, async {
+        let mut connection = place.connect().await?;
+        let known = sqlx::query(
+            "UPDATE cluster SET key_check = $1 \
+             WHERE key_check IS NULL OR key_check = $1 OR key_check = $2",
+        )
+        .bind(&key[..])
+        .bind(previous.map(|previous| &previous[..]))
+        .execute(&mut connection)
+        .await?;
+        // Whether it is closed politely is of no account.
+        let _ = timeout(Duration::from_millis(100), connection.close()).await;
+        Ok(known.rows_affected() > 0)
+    });
+    let admitted = admitted
+        .await
+        .unwrap_or_else(|_| Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())));
+    match admitted {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(OpenError::ClusterKey { store: place.name }),
+        Err(error) => Err(place.failed(error)),
+    }
+}
+
 /// Whether the same may succeed a little later: another node changes the schema, or the server starts.
 fn is_passing(error: &sqlx::Error) -> bool {
     let code = error.as_database_error().and_then(|error| error.code());
