@@ -224,7 +224,7 @@ pub const STORE_STATEMENT_MAX: Duration = Duration::from_secs(120);
 pub const STORE_IDLE_TRIED_AFTER: Duration = Duration::from_secs(5);
 pub const STORE_TRY_MAX: Duration = Duration::from_secs(1);
 /// How often a node asks whether the store still has what it has acknowledged.
-pub const STORE_LOSSES_LOOKED_FOR_EVERY: Duration = Duration::from_secs(2);
+pub const STORE_LOSSES_LOOKED_FOR_EVERY: Duration = Duration::from_secs(5);
 pub const STORE_BACKOFF_MIN: Duration = Duration::from_millis(20);
 pub const STORE_BACKOFF_MAX: Duration = Duration::from_secs(1);
 /// How often a statement is sent again that the database ended for the sake of another.

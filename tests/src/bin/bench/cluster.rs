@@ -169,8 +169,12 @@ async fn drain(node: &Host) -> anyhow::Result<()> {
     let id =
         node.admin.get("/v1/node").await.ok()["nodeId"].as_str().unwrap_or_default().to_owned();
     let path = format!("/v1/cluster/nodes/{id}:drain");
-    node.admin.post(&path, &json!({})).await.ok();
     let start = Instant::now();
+    // A node that has just registered does not know itself yet.
+    while node.admin.post(&path, &json!({})).await.status != 200 {
+        ensure!(start.elapsed() < SETTLED_WITHIN, "the node cannot be drained");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
     while held(node).await > 0 || !is_draining(node, &id).await {
         ensure!(start.elapsed() < SETTLED_WITHIN, "the node does not drain");
         tokio::time::sleep(Duration::from_millis(50)).await;
