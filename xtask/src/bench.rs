@@ -5,7 +5,7 @@ use std::process::Command;
 
 use crate::{cargo, guests, steps, tools};
 
-pub fn run(quick: bool, out: &Path) -> anyhow::Result<()> {
+pub fn run(quick: bool, cluster: bool, out: &Path) -> anyhow::Result<()> {
     steps::title("Benchmarks of Stead");
     tools::ensure_toolchain()?;
     steps::long(
@@ -33,7 +33,10 @@ pub fn run(quick: bool, out: &Path) -> anyhow::Result<()> {
         bench.env("STEAD_TEST_BINARY", &stead).env("STEAD_TEST_GUESTS", guests::dir());
         if quick {
             bench.arg("--quick");
-        } else {
+        }
+        if cluster {
+            bench.arg("--cluster");
+        } else if !quick {
             bench.arg("--out").arg(tools::root().join(out));
         }
         tools::run(&mut bench)

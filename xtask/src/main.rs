@@ -62,6 +62,9 @@ enum Task {
         /// Short rounds, small populations, nothing written
         #[arg(long)]
         quick: bool,
+        /// Only what a cluster does; nothing written
+        #[arg(long)]
+        cluster: bool,
         /// Simulate large clusters instead of measuring this machine
         #[arg(long)]
         simulate: bool,
@@ -81,8 +84,8 @@ fn main() -> ExitCode {
         Task::Demo { keep, .. } => demo::run(keep),
         Task::Test { filter } => test::run(filter.as_deref()),
         Task::Faults { filter } => faults::run(filter.as_deref()),
-        Task::Bench { quick, simulate: true, out } => bench::simulate(quick, &out),
-        Task::Bench { quick, simulate: false, out } => bench::run(quick, &out),
+        Task::Bench { quick, simulate: true, out, .. } => bench::simulate(quick, &out),
+        Task::Bench { quick, cluster, out, .. } => bench::run(quick, cluster, &out),
         Task::Guests => guests::run(),
         Task::CiChecks => checks::run(),
     };
