@@ -34,6 +34,6 @@ pub use component::Component;
 pub use engine::{Engine, EngineConfig};
 pub use failure::{Failure, Refusal};
 pub use instance::{
-    Answer, Call, Command, Description, Effect, EntityType, Instance, InstanceLimits, Outcome,
-    Rejection, Setting,
+    Answer, Call, Command, Description, Due, Effect, EntityType, Instance, InstanceLimits, Outcome,
+    Rejection, Setting, StateChange, Timer, TimerChange,
 };

@@ -190,7 +190,11 @@ impl Entities {
 }
 
 fn address(request: &Request) -> Result<Address, Status> {
-    let id = request.method.key.read(&request.payload).map_err(|error| key_status(&error))?;
+    let Some(key) = &request.method.key else {
+        let path = &request.method.path;
+        return Err(Status::internal(format!("{path} is not a method of an entity")));
+    };
+    let id = key.read(&request.payload).map_err(|error| key_status(&error))?;
     Ok(Address { journal: request.service.journal.clone(), id })
 }
 

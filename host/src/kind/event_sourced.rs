@@ -6,7 +6,7 @@
 
 use bytes::Bytes;
 
-use crate::wasm::{Answer, Outcome};
+use crate::wasm::{Answer, Outcome, StateChange};
 use crate::words::{Message, Seq};
 
 /// What a command leads to.
@@ -37,10 +37,10 @@ pub fn decide(outcome: Outcome, before: Seq, snapshot_every: u32) -> Result<Deci
     if !outcome.effects.is_empty() {
         return Err(Violation::Effect);
     }
-    if outcome.timers > 0 {
+    if !outcome.timers.is_empty() {
         return Err(Violation::Timer);
     }
-    if outcome.state_change {
+    if outcome.state_change != StateChange::None {
         return Err(Violation::StateChange);
     }
     let reply = match outcome.answer {
@@ -65,15 +65,15 @@ fn passes_multiple(before: Seq, after: Seq, every: u32) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wasm::{Call, Effect};
+    use crate::wasm::{Call, Effect, TimerChange};
 
     fn outcome(events: usize) -> Outcome {
         Outcome {
             answer: Answer::None,
             effects: Vec::new(),
             events: vec![Message::new("t.Happened", "x"); events],
-            state_change: false,
-            timers: 0,
+            state_change: StateChange::None,
+            timers: Vec::new(),
         }
     }
 
@@ -108,10 +108,10 @@ mod tests {
         effect.effects = vec![Effect { call: call(), synchronous: false }];
         assert_eq!(decide(effect, Seq(0), 5), Err(Violation::Effect));
         let mut state = outcome(0);
-        state.state_change = true;
+        state.state_change = StateChange::Delete;
         assert_eq!(decide(state, Seq(0), 5), Err(Violation::StateChange));
         let mut timer = outcome(0);
-        timer.timers = 1;
+        timer.timers = vec![TimerChange { name: "t".into(), timer: None }];
         assert_eq!(decide(timer, Seq(0), 5), Err(Violation::Timer));
     }
 }

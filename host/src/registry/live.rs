@@ -37,13 +37,36 @@ pub struct Module {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     EventSourced,
+    Value,
+    Workflow,
+    Action,
+    View,
 }
 
 impl Kind {
+    pub const ALL: [Kind; 5] =
+        [Kind::EventSourced, Kind::Value, Kind::Workflow, Kind::Action, Kind::View];
+
     /// As modules, the admin API and the command line write it.
     pub fn name(self) -> &'static str {
         match self {
             Kind::EventSourced => "event-sourced",
+            Kind::Value => "value",
+            Kind::Workflow => "workflow",
+            Kind::Action => "action",
+            Kind::View => "view",
+        }
+    }
+
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.name() == name)
+    }
+
+    /// Whether it is made of entities, each with a key and a journal.
+    pub fn has_entities(self) -> bool {
+        match self {
+            Kind::EventSourced | Kind::Value | Kind::Workflow => true,
+            Kind::Action | Kind::View => false,
         }
     }
 }
@@ -63,6 +86,8 @@ pub struct Service {
     pub snapshot_every: u32,
     pub passivate_after: Duration,
     pub limits: InstanceLimits,
+    /// Of a value entity: how many of its newest states are kept.
+    pub history: u32,
     /// By method name.
     pub methods: BTreeMap<Arc<str>, Arc<Method>>,
 }
@@ -72,8 +97,8 @@ pub struct Method {
     /// `/package.Service/Method`
     pub path: Arc<str>,
     pub descriptor: MethodDescriptor,
-    /// Finds the entity key in the request's binary encoding.
-    pub key: KeyReader,
+    /// Finds the entity key in the request's binary encoding. None if the service has no entities.
+    pub key: Option<KeyReader>,
     /// Tells whether a reply of the guest can be decoded.
     pub response: Shape,
     /// Resolved with the first command.

@@ -37,6 +37,7 @@ pub struct CheckedType {
     pub snapshot_every: u32,
     pub passivate_after: Duration,
     pub limits: InstanceLimits,
+    pub history: u32,
     pub methods: BTreeMap<Arc<str>, Arc<Method>>,
 }
 
@@ -102,6 +103,7 @@ pub fn assemble(
             snapshot_every: checked.snapshot_every,
             passivate_after: checked.passivate_after,
             limits: checked.limits,
+            history: checked.history,
             methods: checked.methods,
         })
     };
@@ -169,13 +171,13 @@ fn check_type(
         ));
     }
     let kind = kind(entity_type, faults);
-    let limits = settings::limits(entity_type, faults);
+    let settings = settings::settings(entity_type, kind, faults);
     let (pool, shapes) = source?;
     let Some(descriptor) = pool.get_service_by_name(service) else {
         faults.add(format!("{service}: no such service in the file descriptor set"));
         return None;
     };
-    let methods = check_methods(&descriptor, shapes, faults);
+    let methods = check_methods(&descriptor, shapes, kind, faults);
     Some(CheckedType {
         name: TypeName {
             service: ServiceName::from(descriptor.full_name()),
@@ -190,19 +192,24 @@ fn check_type(
             0 => PASSIVATE_AFTER_DEFAULT,
             ms => Duration::from_millis(ms.into()),
         },
-        limits,
+        limits: settings.limits,
+        history: settings.history,
         methods,
     })
 }
 
+/// The kinds that this host runs.
+const KINDS: [Kind; 3] = [Kind::EventSourced, Kind::Value, Kind::Workflow];
+
 fn kind(entity_type: &EntityType, faults: &mut Faults) -> Option<Kind> {
-    let (service, kind) = (&entity_type.service, &entity_type.kind);
-    if kind == Kind::EventSourced.name() {
-        return Some(Kind::EventSourced);
+    let (service, name) = (&entity_type.service, &entity_type.kind);
+    let kind = Kind::parse(name).filter(|kind| KINDS.contains(kind));
+    if kind.is_none() {
+        let known = KINDS.map(Kind::name).join(", ");
+        faults
+            .add(format!("{service}: this host has no kind {name:?}; the kinds it knows: {known}"));
     }
-    let known = Kind::EventSourced;
-    faults.add(format!("{service}: this host has no kind {kind:?}; the kinds it knows: {known}"));
-    None
+    kind
 }
 
 fn is_journal_name(name: &str) -> bool {
@@ -213,6 +220,7 @@ fn is_journal_name(name: &str) -> bool {
 fn check_methods(
     service: &ServiceDescriptor,
     shapes: &Shapes,
+    kind: Option<Kind>,
     faults: &mut Faults,
 ) -> BTreeMap<Arc<str>, Arc<Method>> {
     let name = service.full_name();
@@ -228,7 +236,7 @@ fn check_methods(
     }
     let mut methods = BTreeMap::new();
     for descriptor in service.methods() {
-        if let Some(method) = check_method(descriptor, shapes, faults) {
+        if let Some(method) = check_method(descriptor, shapes, kind, faults) {
             methods.insert(Arc::clone(&method.name), Arc::new(method));
         }
     }
@@ -238,19 +246,21 @@ fn check_methods(
 fn check_method(
     descriptor: MethodDescriptor,
     shapes: &Shapes,
+    kind: Option<Kind>,
     faults: &mut Faults,
 ) -> Option<Method> {
+    let has_entities = kind.is_none_or(Kind::has_entities);
     let full_name = descriptor.full_name().to_owned();
     let mut add = |fault: String| faults.add(format!("{full_name}: {fault}"));
-    if descriptor.is_client_streaming() || descriptor.is_server_streaming() {
-        add("it streams, which an event-sourced entity cannot; make it unary".to_owned());
+    if has_entities && (descriptor.is_client_streaming() || descriptor.is_server_streaming()) {
+        add("it streams, which an entity cannot; make it unary".to_owned());
     }
     match descriptor::try_http_rule(&descriptor) {
         Ok(None) => {}
         Ok(Some(rule)) => template::check(&rule, &descriptor).into_iter().for_each(&mut add),
         Err(error) => add(format!("its google.api.http cannot be read: {error}")),
     }
-    let key = match KeyReader::new(&descriptor.input()) {
+    let key = match has_entities.then(|| KeyReader::new(&descriptor.input())).transpose() {
         Ok(key) => key,
         Err(found) => {
             found.into_iter().for_each(&mut add);

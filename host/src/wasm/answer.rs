@@ -7,7 +7,8 @@ use crate::wasm::bindings::exports::stead::function::{discovery, entity};
 use crate::wasm::bindings::stead::function::types;
 use crate::wasm::failure::{Failure, printable};
 use crate::wasm::instance::{
-    Answer, Call, Description, Effect, EntityType, Outcome, Rejection, Setting,
+    Answer, Call, Description, Due, Effect, EntityType, Outcome, Rejection, Setting, StateChange,
+    Timer, TimerChange,
 };
 use crate::words::{Code, Message, limits};
 
@@ -71,8 +72,56 @@ pub fn outcome(answer: entity::Outcome) -> Result<Outcome, Failure> {
         },
         effects,
         events,
-        state_change: !matches!(answer.state_change, types::StateChange::None),
-        timers: answer.timers.len(),
+        state_change: state_change(answer.state_change)?,
+        timers: answer.timers.into_iter().map(timer_change).collect::<Result<_, _>>()?,
+    })
+}
+
+pub fn state_change(change: types::StateChange) -> Result<StateChange, Failure> {
+    Ok(match change {
+        types::StateChange::None => StateChange::None,
+        types::StateChange::Update(state) => {
+            StateChange::Update(message("state", state, limits::EVENT_BYTES_MAX)?)
+        }
+        types::StateChange::Delete => StateChange::Delete,
+    })
+}
+
+fn timer_change(change: types::TimerChange) -> Result<TimerChange, Failure> {
+    let types::TimerChange { name, timer } = change;
+    if name.is_empty() || name.len() > limits::TIMER_NAME_BYTES_MAX {
+        return Err(malformed(format!(
+            "the timer's name {:?} has {} bytes; it must have 1 to {}",
+            printable(&name, 64),
+            name.len(),
+            limits::TIMER_NAME_BYTES_MAX
+        )));
+    }
+    let Some(timer) = timer else { return Ok(TimerChange { name, timer: None }) };
+    let named = printable(&name, 64);
+    if let Some(every) = timer.every_ms
+        && every < limits::TIMER_EVERY_MS_MIN
+    {
+        return Err(malformed(format!(
+            "the timer {named:?} fires every {every} ms; the least is {} ms",
+            limits::TIMER_EVERY_MS_MIN
+        )));
+    }
+    if timer.payload.len() > limits::EVENT_BYTES_MAX {
+        return Err(malformed(format!(
+            "the payload of the timer {named:?} has {} bytes; the limit is {}",
+            timer.payload.len(),
+            limits::EVENT_BYTES_MAX
+        )));
+    }
+    let due = match timer.due {
+        types::Due::AfterMs(ms) => Due::AfterMs(ms),
+        types::Due::AtMs(ms) => Due::AtMs(ms),
+    };
+    let types::Timer { every_ms, method, payload, .. } = timer;
+    Ok(TimerChange {
+        name,
+        timer: Some(Timer { due, every_ms, method, payload: Bytes::from(payload) }),
     })
 }
 
@@ -189,6 +238,42 @@ mod tests {
         assert!(reason(outcome(with_events(large))).contains("the event a.B has 1048577 bytes"));
         let heavy = (0..5).map(|_| event("a.B", 1_000_000)).collect();
         assert!(reason(outcome(with_events(heavy))).contains("bytes in its events"));
+    }
+
+    #[test]
+    fn timers_have_names_and_intervals_within_their_limits() {
+        let change = |name: &str, every_ms: Option<u64>, bytes: usize| types::TimerChange {
+            name: name.into(),
+            timer: Some(types::Timer {
+                due: types::Due::AfterMs(0),
+                every_ms,
+                method: "Ring".into(),
+                payload: vec![0; bytes],
+            }),
+        };
+        let with =
+            |change| outcome(entity::Outcome { timers: vec![change], ..with_events(Vec::new()) });
+        let longest = "n".repeat(limits::TIMER_NAME_BYTES_MAX);
+        let accepted = with(change(&longest, Some(100), 1)).expect("accepted");
+        assert_eq!(accepted.timers[0].timer.as_ref().expect("set").every_ms, Some(100));
+        let cancel = types::TimerChange { name: "n".into(), timer: None };
+        assert_eq!(with(cancel).expect("accepted").timers[0].timer, None);
+        assert!(reason(with(change("", None, 1))).contains("has 0 bytes"));
+        assert!(reason(with(change(&format!("{longest}n"), None, 1))).contains("has 257 bytes"));
+        assert!(reason(with(change("n", Some(99), 1))).contains("every 99 ms"));
+        let large = change("n", None, limits::EVENT_BYTES_MAX + 1);
+        assert!(reason(with(large)).contains("payload of the timer"));
+    }
+
+    #[test]
+    fn a_state_is_bounded_like_an_event() {
+        let with = |state_change| outcome(entity::Outcome { state_change, ..with_events(vec![]) });
+        let state = types::StateChange::Update(event("a.B", limits::EVENT_BYTES_MAX));
+        assert!(matches!(with(state).expect("accepted").state_change, StateChange::Update(_)));
+        let large = types::StateChange::Update(event("a.B", limits::EVENT_BYTES_MAX + 1));
+        assert!(reason(with(large)).contains("the state a.B has 1048577 bytes"));
+        let deleted = with(types::StateChange::Delete).expect("accepted");
+        assert_eq!(deleted.state_change, StateChange::Delete);
     }
 
     #[test]

@@ -67,9 +67,41 @@ pub struct Outcome {
     pub answer: Answer,
     pub effects: Vec<Effect>,
     pub events: Vec<Message>,
-    /// Whether the guest asked for a state change or timers, which only later kinds may.
-    pub state_change: bool,
-    pub timers: usize,
+    pub state_change: StateChange,
+    pub timers: Vec<TimerChange>,
+}
+
+/// What happens to the state of a value entity, or to a row of a view.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StateChange {
+    None,
+    Update(Message),
+    Delete,
+}
+
+/// A change to one of the entity's named timers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TimerChange {
+    pub name: String,
+    /// None cancels it.
+    pub timer: Option<Timer>,
+}
+
+/// Whether its method exists is for the kind's rules to say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Timer {
+    pub due: Due,
+    pub every_ms: Option<u64>,
+    pub method: String,
+    pub payload: Bytes,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Due {
+    /// After the command's `now_ms`.
+    AfterMs(u64),
+    /// Since 1970.
+    AtMs(u64),
 }
 
 #[derive(Clone, Debug)]

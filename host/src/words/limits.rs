@@ -92,6 +92,8 @@ pub const REJECTION_MESSAGE_BYTES_MAX: usize = 4 * KIB;
 pub const REJECTION_DETAILS_MAX: usize = 16;
 pub const EFFECTS_PER_COMMAND_MAX: usize = 1_000;
 pub const TIMERS_PER_COMMAND_MAX: usize = 1_000;
+pub const TIMER_NAME_BYTES_MAX: usize = 256;
+pub const TIMER_EVERY_MS_MIN: u64 = 100;
 /// What the answer to one command may take in all.
 pub const ANSWER_BYTES_MAX: usize = REPLY_BYTES_MAX + EVENTS_BYTES_PER_COMMAND_MAX + MIB;
 
@@ -100,6 +102,9 @@ pub const ENTITY_ID_BYTES_MAX: usize = 1_024;
 pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 256;
 pub const IDEMPOTENCY_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
 pub const SNAPSHOT_EVERY_DEFAULT: u32 = 100;
+/// States of a value entity that are kept.
+pub const HISTORY_DEFAULT: u32 = 1;
+pub const HISTORY_MAX: u32 = 1_000;
 pub const PASSIVATE_AFTER_DEFAULT: Duration = Duration::from_secs(30);
 pub const MAILBOX_COMMANDS_MAX: usize = 1_000;
 /// Commands in the house, queued, running or waiting for their commit.

@@ -4,20 +4,35 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::Faults;
+use crate::registry::live::Kind;
 use crate::wasm::{EntityType, InstanceLimits, Setting};
 use crate::words::limits::{
     GUEST_DEADLINE_DEFAULT, GUEST_DEADLINE_MAX, GUEST_MEMORY_BYTES_DEFAULT, GUEST_MEMORY_BYTES_MAX,
-    MIB,
+    HISTORY_DEFAULT, HISTORY_MAX, MIB,
 };
 
 const MEMORY_MAX_MIB: &str = "memory-max-mib";
 const DEADLINE_MS: &str = "deadline-ms";
 
-pub(super) fn limits(entity_type: &EntityType, faults: &mut Faults) -> InstanceLimits {
+/// Of a value entity.
+const HISTORY: &str = "history";
+
+pub(super) struct Settings {
+    pub(super) limits: InstanceLimits,
+    pub(super) history: u32,
+}
+
+/// `kind` is none if the module names one that this host does not run: then every setting may be there.
+pub(super) fn settings(
+    entity_type: &EntityType,
+    kind: Option<Kind>,
+    faults: &mut Faults,
+) -> Settings {
     let mut limits = InstanceLimits {
         memory_bytes_max: GUEST_MEMORY_BYTES_DEFAULT,
         deadline: GUEST_DEADLINE_DEFAULT,
     };
+    let mut history = HISTORY_DEFAULT;
     let service = &entity_type.service;
     let mut seen = Vec::new();
     for setting in &entity_type.settings {
@@ -31,8 +46,13 @@ pub(super) fn limits(entity_type: &EntityType, faults: &mut Faults) -> InstanceL
                 .map(|mib| limits.memory_bytes_max = mib as usize * MIB),
             DEADLINE_MS => number(setting, 1..=GUEST_DEADLINE_MAX.as_millis() as u64)
                 .map(|ms| limits.deadline = Duration::from_millis(ms)),
+            HISTORY if kind.is_none_or(|kind| kind == Kind::Value) => {
+                number(setting, 1..=HISTORY_MAX.into()).map(|states| history = states as u32)
+            }
+            HISTORY => Err(format!("the setting {HISTORY} is for value entities alone")),
             unknown => Err(format!(
-                "this host has no setting {unknown:?}; those it knows: {MEMORY_MAX_MIB}, {DEADLINE_MS}"
+                "this host has no setting {unknown:?}; those it knows: {MEMORY_MAX_MIB}, \
+                 {DEADLINE_MS}, {HISTORY}"
             )),
         };
         match result {
@@ -40,7 +60,7 @@ pub(super) fn limits(entity_type: &EntityType, faults: &mut Faults) -> InstanceL
             Err(fault) => faults.add(format!("{service}: {fault}")),
         }
     }
-    limits
+    Settings { limits, history }
 }
 
 fn number(setting: &Setting, range: RangeInclusive<u64>) -> Result<u64, String> {

@@ -58,7 +58,10 @@ fn a_faultless_description_becomes_services_with_the_hosts_defaults() {
     assert_eq!(cart.limits.deadline, GUEST_DEADLINE_DEFAULT);
     assert_eq!(cart.methods.keys().map(|name| &**name).collect::<Vec<_>>(), ["Add", "Get"]);
     assert_eq!(&*cart.methods["Add"].path, "/shop.Carts/Add");
-    assert_eq!(cart.methods["Get"].key.read(b"\x0a\x03ada").unwrap().as_str(), "ada");
+    assert_eq!(
+        cart.methods["Get"].key.as_ref().unwrap().read(b"\x0a\x03ada").unwrap().as_str(),
+        "ada"
+    );
 }
 
 #[test]
@@ -95,9 +98,30 @@ fn settings_that_are_unknown_or_out_of_range_are_refused() {
         [
             r#"shop.Carts: the setting memory-max-mib is "1025"; it must be a number from 1 to 1024"#,
             r#"shop.Carts: the setting deadline-ms is "soon"; it must be a number from 1 to 60000"#,
-            r#"shop.Carts: this host has no setting "colour"; those it knows: memory-max-mib, deadline-ms"#,
+            r#"shop.Carts: this host has no setting "colour"; those it knows: memory-max-mib, deadline-ms, history"#,
         ]
     );
+}
+
+#[test]
+fn every_kind_of_entity_is_taken_and_a_value_entity_may_ask_for_a_history() {
+    for kind in [Kind::EventSourced, Kind::Value, Kind::Workflow] {
+        let mut description = cart();
+        description.entity_types[0].kind = kind.name().into();
+        let plain = checked(&description);
+        assert_eq!(plain.entity_types[0].name.kind, kind);
+        assert_eq!(plain.entity_types[0].history, 1);
+        let history = |states: &str| Setting { name: "history".into(), value: states.into() };
+        description.entity_types[0].settings = vec![history("1000")];
+        if kind == Kind::Value {
+            assert_eq!(checked(&description).entity_types[0].history, 1_000);
+            description.entity_types[0].settings = vec![history("1001")];
+            assert!(faults(&description)[0].contains("a number from 1 to 1000"));
+        } else {
+            let alone = "shop.Carts: the setting history is for value entities alone";
+            assert_eq!(faults(&description), [alone]);
+        }
+    }
 }
 
 #[test]
@@ -117,13 +141,13 @@ fn all_faults_are_told_at_once() {
         CART,
         &[("shop.Carts", "cart"), ("shop.Carts", "cart"), ("shop.Gone", ""), ("grpc.X", "a b")],
     );
-    description.entity_types[0].kind = "value".into();
+    description.entity_types[0].kind = "replicated".into();
     assert_eq!(
         faults(&description),
         [
             "shop.Carts: the module describes this service twice",
             r#"shop.Carts: another entity type has the journal name "cart" too"#,
-            r#"shop.Carts: this host has no kind "value"; the kinds it knows: event-sourced"#,
+            r#"shop.Carts: this host has no kind "replicated"; the kinds it knows: event-sourced, value, workflow"#,
             r#"shop.Gone: the journal name "" is not 1 to 128 characters of A-Za-z0-9._-"#,
             "shop.Gone: no such service in the file descriptor set",
             "grpc.X: the package grpc.* belongs to the host",
@@ -198,7 +222,7 @@ fn streaming_methods_are_refused() {
     );
     assert_eq!(
         faults(&description),
-        ["t.S.Watch: it streams, which an event-sourced entity cannot; make it unary"]
+        ["t.S.Watch: it streams, which an entity cannot; make it unary"]
     );
 }
 
