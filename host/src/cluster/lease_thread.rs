@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use crate::cluster::handle::Inner;
+use crate::cluster::handle::{Core, Inner};
 use crate::cluster::ownership::lease::{self, Refusal};
 use crate::cluster::ownership::observer::Expired;
 use crate::cluster::ownership::{Lease, NodeRow, NodeState, Observer, Renewal, ShardRow};
@@ -90,11 +90,12 @@ async fn renew(inner: &Arc<Inner>) {
         };
         {
             let mut core = inner.core.lock();
-            core.lease.renewed(sent, renewal);
+            let Core { lease, observer, .. } = &mut *core;
+            lease.renewed(sent, renewal);
             if renewal != Renewal::Renewed {
-                core.observer.troubled();
+                observer.troubled(clock::boot_time(), lease, &timing);
             } else {
-                inner.holdings.extend_lease(core.lease.trusted_until(&timing));
+                inner.holdings.extend_lease(lease.trusted_until(&timing));
             }
         }
         match answer {
@@ -305,7 +306,6 @@ impl Watch<'_> {
         self.was_failing = true;
         // What was half read is read again.
         self.tally = None;
-        self.inner.core.lock().observer.troubled();
         self.inner.view.send_modify(|view| {
             let mut stale = View::clone(view);
             stale.is_stale = true;

@@ -72,6 +72,12 @@ impl Timing {
         self.lease * 2
     }
 
+    /// A node whose own renewals have failed for longer cannot tell the dead from those who could not renew
+    /// either: a renewal that came just before the trouble, and one statement without an answer.
+    pub fn trouble_max(&self) -> Duration {
+        self.renew_every + self.statement_max()
+    }
+
     /// What one statement may take: a renewal that is not answered leaves time for two more.
     pub fn statement_max(&self) -> Duration {
         self.lease / 3
@@ -92,6 +98,10 @@ mod tests {
             assert!(timing.renew_every * 2 < timing.trusted);
             assert!(timing.poll_every * 2 < timing.poll_gap_max);
             assert!(timing.poll_gap_max < timing.lease);
+            // After the longest trouble that is overlooked, others have the time to try again.
+            let retry_every = timing.renew_every / 3;
+            assert!(timing.renew_every + timing.trouble_max() + retry_every < timing.lease);
+            assert!(timing.renew_every + timing.poll_gap_max + retry_every < timing.lease);
         }
     }
 }

@@ -208,7 +208,7 @@ pub const LEASE: Duration = Duration::from_secs(6);
 pub const LEASE_TRUSTED: Duration = Duration::from_millis(5_500);
 pub const STORE_POLL_EVERY: Duration = Duration::from_millis(500);
 /// Who has not looked for so long cannot say that another's lease has run out.
-pub const STORE_POLL_GAP_MAX: Duration = Duration::from_secs(2);
+pub const STORE_POLL_GAP_MAX: Duration = Duration::from_secs(3);
 /// Batches on their way to the database at once, each on a connection of its own.
 pub const STORE_LANES: usize = 4;
 pub const STORE_READERS: u32 = 8;
@@ -250,7 +250,7 @@ pub const FAST_LEASE_RENEW_EVERY: Duration = Duration::from_millis(400);
 pub const FAST_LEASE: Duration = Duration::from_millis(2_000);
 pub const FAST_LEASE_TRUSTED: Duration = Duration::from_millis(1_750);
 pub const FAST_STORE_POLL_EVERY: Duration = Duration::from_millis(200);
-pub const FAST_STORE_POLL_GAP_MAX: Duration = Duration::from_millis(700);
+pub const FAST_STORE_POLL_GAP_MAX: Duration = Duration::from_millis(1_000);
 /// How far from its fair share of the shards a node may be before any are moved.
 pub const PLACEMENT_TOLERANCE_PERCENT: u32 = 10;
 /// What one node may begin to give away within [`MOVES_WINDOW`], of all shards of the cluster.

@@ -1,5 +1,7 @@
 //! This node's own lease.
 
+use std::time::Duration;
+
 use crate::cluster::ownership::{NodeRow, Process, Timing};
 use crate::words::Incarnation;
 use crate::words::clock::BootTime;
@@ -63,6 +65,11 @@ impl Lease {
         if self.is_over { BootTime::default() } else { self.sent + timing.trusted }
     }
 
+    /// How long ago the last renewal that succeeded was sent.
+    pub fn age(&self, now: BootTime) -> Duration {
+        now.since(self.sent)
+    }
+
     pub fn holds(&self, now: BootTime, timing: &Timing) -> bool {
         now < self.trusted_until(timing)
     }
@@ -101,8 +108,6 @@ pub fn predecessor_is_over(received: BootTime, now: BootTime, timing: &Timing) -
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     const TIMING: Timing = Timing::normal();

@@ -33,7 +33,7 @@ pub struct Observer {
     me: NodeId,
     nodes: HashMap<NodeId, Seen>,
     pub(super) polled: Option<BootTime>,
-    /// Since when this node has looked without a gap, and renewed its own lease without a failure.
+    /// Since when this node has looked without a long gap, and renewed its own lease without one.
     pub(super) in_order_since: Option<BootTime>,
 }
 
@@ -62,10 +62,13 @@ impl Observer {
         self.nodes = nodes;
     }
 
-    /// An own renewal or poll did not succeed: whoever could not renew either gets a whole lease of time
-    /// once the store answers again. Otherwise an outage would end with everybody fencing everybody.
-    pub fn troubled(&mut self) {
-        self.in_order_since = None;
+    /// An own renewal had no answer. If none has succeeded for long, whoever could not renew either gets a
+    /// whole lease of time once the store answers again: otherwise an outage would end with everybody
+    /// fencing everybody. After a short trouble others have the time to renew all the same.
+    pub fn troubled(&mut self, now: BootTime, own: &Lease, timing: &Timing) {
+        if own.age(now) > timing.trouble_max() {
+            self.in_order_since = None;
+        }
     }
 
     pub fn seen(&self, node: NodeId) -> Option<&Seen> {
@@ -82,7 +85,7 @@ impl Observer {
     }
 
     /// Who may be fenced now: their rows have not changed for the length of a lease, by this node's own
-    /// clock, and this node has looked and renewed without fail all that time.
+    /// clock, and this node has looked and renewed without a long gap all that time.
     pub fn expired(&self, now: BootTime, own: &Lease, timing: &Timing) -> Vec<Expired> {
         let is_blind = self.polled.is_none_or(|polled| now.since(polled) > timing.poll_gap_max);
         if is_blind || !own.is_in_order(now, timing) {
@@ -201,17 +204,30 @@ pub(in crate::cluster) mod tests {
     fn a_gap_between_polls_starts_the_count_again() {
         let (mut observer, mut own) = (Observer::new(ME), Lease::registered(Incarnation(1), at(0)));
         assert_eq!(watch(&mut observer, &mut own, 0, 5_500), None);
-        assert_eq!(watch(&mut observer, &mut own, 8_000, 30_000), Some(14_000));
+        assert_eq!(watch(&mut observer, &mut own, 9_000, 30_000), Some(15_000));
     }
 
     #[test]
-    fn a_failed_renewal_of_ones_own_starts_the_count_again() {
+    fn who_could_not_renew_for_long_starts_the_count_again() {
+        let (mut observer, mut own) = (Observer::new(ME), Lease::registered(Incarnation(1), at(0)));
+        assert_eq!(watch(&mut observer, &mut own, 0, 2_000), None);
+        for ms in (2_500..=6_000).step_by(500) {
+            own.renewed(at(ms), Renewal::Unknown);
+            observer.troubled(at(ms), &own, &TIMING);
+            observer.polled(at(ms), &[row(ME, 1, 2_000), row(OTHER, 1, 7)], &TIMING);
+        }
+        assert_eq!(watch(&mut observer, &mut own, 6_500, 30_000), Some(12_000));
+    }
+
+    #[test]
+    fn a_renewal_that_failed_once_only_waits_for_the_next() {
         let (mut observer, mut own) = (Observer::new(ME), Lease::registered(Incarnation(1), at(0)));
         assert_eq!(watch(&mut observer, &mut own, 0, 5_500), None);
         own.renewed(at(5_600), Renewal::Unknown);
-        observer.troubled();
-        assert!(observer.expired(at(7_000), &own, &TIMING).is_empty());
-        assert_eq!(watch(&mut observer, &mut own, 6_000, 30_000), Some(12_000));
+        observer.troubled(at(5_600), &own, &TIMING);
+        observer.polled(at(6_100), &[row(OTHER, 1, 7)], &TIMING);
+        assert!(observer.expired(at(6_100), &own, &TIMING).is_empty());
+        assert_eq!(watch(&mut observer, &mut own, 6_200, 30_000), Some(6_200));
     }
 
     #[test]

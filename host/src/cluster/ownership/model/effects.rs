@@ -14,7 +14,7 @@ impl Node {
         self.renewing = Renewing::No;
         self.lease.renewed(at(sent), renewal);
         if renewal != Renewal::Renewed {
-            self.observer.troubled();
+            self.observer.troubled(at(self.clock), &self.lease, &TIMING);
         }
         if self.lease.is_over() {
             self.life = None;
