@@ -27,7 +27,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use sqlx::postgres::PgConnectOptions;
 use sqlx::{PgConnection, PgPool};
 use tokio::sync::{Mutex, mpsc};
 use tokio::time::timeout;
@@ -109,11 +108,6 @@ impl PgStore {
         });
         tokio::spawn(loss::watch(Arc::downgrade(&inner)));
         Ok(Self(inner))
-    }
-
-    /// How to connect to the same database.
-    pub fn connect_options(&self) -> PgConnectOptions {
-        self.0.place.options.clone()
     }
 
     /// A new connection to the same database, with the host's settings; fails within

@@ -179,11 +179,12 @@ impl Member {
                 Box::pin(async move { admin.answer(&method, payload).await })
             }
         });
+        let stop = CancellationToken::new();
+        let following =
+            tokio::spawn(follow_the_store(self.cluster.clone(), registry, self.peers.clone()));
         let service =
             PeerService { router: self.router, peers: self.peers, follow, take, admin: answer };
-        let stop = CancellationToken::new();
         let serving = tokio::spawn(router::serve(self.listener, service, stop.clone()));
-        let following = tokio::spawn(follow_the_store(self.cluster.clone(), registry));
         Serving {
             cluster: self.cluster,
             gossip: self.gossip,
@@ -282,11 +283,15 @@ fn serving(registry: &Registry) -> watch::Receiver<(Revision, Option<String>)> {
     receiver
 }
 
-/// Makes what other nodes deployed live here.
-async fn follow_the_store(cluster: Cluster, registry: Registry) {
+/// Makes what other nodes deployed live here, and forgets the connections to nodes that are gone.
+async fn follow_the_store(cluster: Cluster, registry: Registry, peers: Peers) {
     let mut view = cluster.view();
     loop {
-        let newest = view.borrow_and_update().revision;
+        let seen = view.borrow_and_update().clone();
+        if !seen.is_stale {
+            peers.retain(|node| seen.nodes.iter().any(|row| row.id == node));
+        }
+        let newest = seen.revision;
         if newest > registry.live().revision {
             follow(&registry).await;
         }

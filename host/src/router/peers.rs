@@ -134,6 +134,7 @@ impl Peers {
     }
 
     /// Whether a node answers.
+    #[cfg(test)]
     pub async fn ping(
         &self,
         node: NodeId,

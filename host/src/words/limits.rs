@@ -303,8 +303,6 @@ pub const RELEASED_AT_ONCE_MAX: usize = 64;
 pub const STORE_POLL_PAUSE_MIN: Duration = Duration::from_millis(50);
 /// What the next owner of a shard may take to say that it has taken it.
 pub const TAKEN_WITHIN: Duration = Duration::from_secs(2);
-/// Suspicions of SWIM, and shards that others hand over in one message.
-pub const SUSPICIONS_QUEUED_MAX: usize = 256;
 pub const HANDED_AT_ONCE_MAX: usize = 64;
 
 // Routing.

@@ -69,6 +69,7 @@ impl Code {
         TABLE[self as usize].2
     }
 
+    #[cfg(test)]
     pub fn from_name(name: &str) -> Option<Self> {
         TABLE.iter().find(|row| row.1 == name).map(|row| row.0)
     }
