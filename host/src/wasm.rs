@@ -19,6 +19,8 @@ pub mod failure;
 
 mod bindings;
 
+mod calls;
+
 mod deadline;
 
 mod limits;
@@ -30,7 +32,7 @@ mod wasi;
 #[cfg(test)]
 pub(crate) mod fixtures;
 
-pub use component::Component;
+pub use component::{Component, Interfaces};
 pub use engine::{Engine, EngineConfig};
 pub use failure::{Failure, Refusal};
 pub use instance::{

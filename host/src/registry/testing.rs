@@ -8,7 +8,7 @@ use protox::file::{
 };
 
 use crate::wasm::fixtures::Guest;
-use crate::wasm::{Description, EntityType};
+use crate::wasm::{Description, EntityType, Interfaces};
 
 struct InMemory<'a>(&'a str);
 
@@ -44,6 +44,7 @@ pub fn describe(source: &'static str, types: &[(&str, &str)]) -> Description {
         settings: Vec::new(),
     };
     Description {
+        interfaces: Interfaces { entity: true, action: true, view: true },
         file_descriptor_set: compile(source),
         entity_types: types.iter().map(entity_type).collect(),
         sdk: "test".to_owned(),

@@ -15,7 +15,7 @@ use crate::registry::key::KeyReader;
 use crate::registry::live::{Kind, Method, Module, Service};
 use crate::registry::plan::TypeName;
 use crate::registry::shape::Shapes;
-use crate::wasm::{Component, Description, EntityType, InstanceLimits};
+use crate::wasm::{Component, Description, EntityType, InstanceLimits, Interfaces};
 use crate::words::limits::{
     ENTITY_TYPES_PER_MODULE_MAX, FAULTS_TOLD_MAX, JOURNAL_NAME_BYTES_MAX, METHODS_PER_SERVICE_MAX,
     PASSIVATE_AFTER_DEFAULT, SDK_NAME_BYTES_MAX, SNAPSHOT_EVERY_DEFAULT,
@@ -66,7 +66,12 @@ pub fn check(description: &Description) -> Result<Checked, Vec<String>> {
     let source = pool.as_ref().map(|pool| (pool, Shapes::of(pool.all_messages())));
     let mut checked = Vec::with_capacity(types.len());
     for entity_type in types {
-        checked.extend(check_type(entity_type, source.as_ref(), &mut faults));
+        checked.extend(check_type(
+            entity_type,
+            description.interfaces,
+            source.as_ref(),
+            &mut faults,
+        ));
     }
     match pool {
         Some(pool) if faults.is_empty() => {
@@ -156,6 +161,7 @@ fn find_duplicates(types: &[EntityType], faults: &mut Faults) {
 
 fn check_type(
     entity_type: &EntityType,
+    interfaces: Interfaces,
     source: Option<&(&DescriptorPool, Shapes)>,
     faults: &mut Faults,
 ) -> Option<CheckedType> {
@@ -170,7 +176,7 @@ fn check_type(
              of A-Za-z0-9._-"
         ));
     }
-    let kind = kind(entity_type, faults);
+    let kind = kind(entity_type, interfaces, faults);
     let settings = settings::settings(entity_type, kind, faults);
     let (pool, shapes) = source?;
     let Some(descriptor) = pool.get_service_by_name(service) else {
@@ -201,15 +207,27 @@ fn check_type(
 /// The kinds that this host runs.
 const KINDS: [Kind; 3] = [Kind::EventSourced, Kind::Value, Kind::Workflow];
 
-fn kind(entity_type: &EntityType, faults: &mut Faults) -> Option<Kind> {
+fn kind(entity_type: &EntityType, interfaces: Interfaces, faults: &mut Faults) -> Option<Kind> {
     let (service, name) = (&entity_type.service, &entity_type.kind);
     let kind = Kind::parse(name).filter(|kind| KINDS.contains(kind));
-    if kind.is_none() {
+    let Some(kind) = kind else {
         let known = KINDS.map(Kind::name).join(", ");
         faults
             .add(format!("{service}: this host has no kind {name:?}; the kinds it knows: {known}"));
+        return None;
+    };
+    let (interface, exported) = match kind {
+        Kind::EventSourced | Kind::Value | Kind::Workflow => ("entity", interfaces.entity),
+        Kind::Action => ("action", interfaces.action),
+        Kind::View => ("view", interfaces.view),
+    };
+    if !exported {
+        faults.add(format!(
+            "{service}: its kind {kind} needs the interface stead:function/{interface}, which the \
+             component does not export"
+        ));
     }
-    kind
+    Some(kind)
 }
 
 fn is_journal_name(name: &str) -> bool {

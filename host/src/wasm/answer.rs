@@ -3,8 +3,9 @@
 
 use bytes::Bytes;
 
-use crate::wasm::bindings::exports::stead::function::{discovery, entity};
 use crate::wasm::bindings::stead::function::types;
+use crate::wasm::bindings::{discovery, entity};
+use crate::wasm::component::Interfaces;
 use crate::wasm::failure::{Failure, printable};
 use crate::wasm::instance::{
     Answer, Call, Description, Due, Effect, EntityType, Outcome, Rejection, Setting, StateChange,
@@ -12,7 +13,10 @@ use crate::wasm::instance::{
 };
 use crate::words::{Code, Message, limits};
 
-pub fn description(answer: discovery::Description) -> Result<Description, Failure> {
+pub fn description(
+    answer: discovery::Description,
+    interfaces: Interfaces,
+) -> Result<Description, Failure> {
     at_most("entity types", answer.entity_types.len(), limits::ENTITY_TYPES_PER_MODULE_MAX)?;
     let entity_types = answer.entity_types.into_iter().map(|entity_type| EntityType {
         service: entity_type.service,
@@ -23,6 +27,7 @@ pub fn description(answer: discovery::Description) -> Result<Description, Failur
         settings: entity_type.settings.into_iter().map(setting).collect(),
     });
     Ok(Description {
+        interfaces,
         file_descriptor_set: answer.file_descriptor_set,
         entity_types: entity_types.collect(),
         sdk: answer.sdk,

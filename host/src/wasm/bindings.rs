@@ -2,8 +2,8 @@
 
 wasmtime::component::bindgen!({
     path: "../wit",
-    world: "function",
+    world: "functions",
     ownership: Borrowing { duplicate_if_necessary: true },
 });
 
-pub use exports::stead::function::entity::GuestInstance;
+pub use exports::stead::function::{action, discovery, entity, view};

@@ -87,7 +87,7 @@ fn link(engine: &Engine, compiled: &[u8], checked: Checked) -> Result<Component,
     let component =
         unsafe { wasmtime::component::Component::deserialize(engine.wasmtime(), compiled) }
             .map_err(|error| failed(format!("{error:#}")))?;
-    Component::link(engine, &component, checked.imports_wasi)
+    Component::link(engine, &component, checked)
 }
 
 fn precompile(engine: &wasmtime::Engine, module: &[u8]) -> Result<Vec<u8>, Refusal> {

@@ -3,15 +3,17 @@
 use std::sync::Arc;
 
 use wasmtime::Store;
+use wasmtime::component::InstancePre;
 
-use crate::wasm::bindings::{FunctionPre, GuestInstance};
+use crate::wasm::answer;
+use crate::wasm::bindings::{action, discovery, entity, view};
 use crate::wasm::deadline;
 use crate::wasm::engine::Engine;
 use crate::wasm::failure::{Failure, Refusal};
 use crate::wasm::instance::{self, Description, Instance, InstanceLimits};
 use crate::wasm::limits::Data;
+use crate::wasm::validate::Checked;
 use crate::wasm::wasi::Wasi;
-use crate::wasm::{answer, bindings};
 use crate::words::limits;
 
 /// Cheap to clone.
@@ -22,23 +24,60 @@ pub struct Component {
 
 struct Inner {
     engine: Engine,
-    pre: FunctionPre<Data>,
+    /// To it, `calls` is a trap.
+    plain: InstancePre<Data>,
+    discovery: discovery::GuestIndices,
+    entity: Option<entity::GuestIndices>,
+    action: Option<action::GuestIndices>,
+    view: Option<view::GuestIndices>,
     imports_wasi: bool,
+}
+
+/// What a component implements beside `discovery`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Interfaces {
+    pub entity: bool,
+    pub action: bool,
+    pub view: bool,
 }
 
 impl Component {
     pub(in crate::wasm) fn link(
         engine: &Engine,
         component: &wasmtime::component::Component,
-        imports_wasi: bool,
+        checked: Checked,
     ) -> Result<Self, Refusal> {
-        let pre = engine
-            .linker(imports_wasi)
+        let plain = engine
+            .linker(checked.imports_wasi)
             .instantiate_pre(component)
             .map_err(|error| Refusal::Invalid { reason: format!("{error:#}") })?;
-        let pre = FunctionPre::new(pre)
-            .map_err(|error| Refusal::WrongWorld { missing: format!("all of it: {error:#}") })?;
-        Ok(Self { inner: Arc::new(Inner { engine: engine.clone(), pre, imports_wasi }) })
+        let other_types =
+            |error: wasmtime::Error| Refusal::OtherTypes { reason: format!("{error:#}") };
+        let Interfaces { entity, action, view } = checked.interfaces;
+        let inner = Inner {
+            engine: engine.clone(),
+            discovery: discovery::GuestIndices::new(&plain).map_err(other_types)?,
+            entity: entity
+                .then(|| entity::GuestIndices::new(&plain))
+                .transpose()
+                .map_err(other_types)?,
+            action: action
+                .then(|| action::GuestIndices::new(&plain))
+                .transpose()
+                .map_err(other_types)?,
+            view: view.then(|| view::GuestIndices::new(&plain)).transpose().map_err(other_types)?,
+            plain,
+            imports_wasi: checked.imports_wasi,
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    fn interfaces(&self) -> Interfaces {
+        Interfaces {
+            entity: self.inner.entity.is_some(),
+            action: self.inner.action.is_some(),
+            view: self.inner.view.is_some(),
+        }
     }
 
     /// Runs `discovery.describe` in a fresh instance.
@@ -49,10 +88,10 @@ impl Component {
         };
         let mut store = self.store(limits, "discovery", "describe");
         let described = instance::call(&mut store, limits::GUEST_HOSTCALL_BYTES_MAX, |store| {
-            let exports = self.inner.pre.instantiate(&mut *store)?;
-            exports.stead_function_discovery().call_describe(store)
+            let instance = self.inner.plain.instantiate(&mut *store)?;
+            self.inner.discovery.load(&mut *store, &instance)?.call_describe(store)
         })?;
-        answer::description(described)
+        answer::description(described, self.interfaces())
     }
 
     /// A fresh instance, with `constructor(entity_type, entity_id)` called.
@@ -62,14 +101,16 @@ impl Component {
         entity_id: &str,
         limits: InstanceLimits,
     ) -> Result<Instance, Failure> {
+        let Some(indices) = &self.inner.entity else { return Err(not_exported("entity")) };
         let mut store = self.store(limits, entity_type, entity_id);
-        let (exports, resource) =
+        let (guest, resource) =
             instance::call(&mut store, limits::GUEST_HOSTCALL_BYTES_MAX, |store| {
-                let exports = self.inner.pre.instantiate(&mut *store)?;
-                let resource = guest(&exports).call_constructor(store, entity_type, entity_id)?;
-                Ok((exports, resource))
+                let instance = self.inner.plain.instantiate(&mut *store)?;
+                let guest = indices.load(&mut *store, &instance)?;
+                let resource = guest.instance().call_constructor(store, entity_type, entity_id)?;
+                Ok((guest, resource))
             })?;
-        Ok(Instance::new(store, exports, resource))
+        Ok(Instance::new(store, guest, resource))
     }
 
     fn store(&self, limits: InstanceLimits, entity_type: &str, entity_id: &str) -> Store<Data> {
@@ -86,6 +127,9 @@ impl Component {
     }
 }
 
-pub(in crate::wasm) fn guest(exports: &bindings::Function) -> GuestInstance<'_> {
-    exports.stead_function_entity().instance()
+/// The registry lets no such service become live.
+fn not_exported(interface: &str) -> Failure {
+    Failure::Malformed {
+        reason: format!("the component does not export the interface {interface}"),
+    }
 }

@@ -14,7 +14,7 @@ use crate::wasm::component::Component;
 use crate::wasm::deadline::LongTurns;
 use crate::wasm::failure::Refusal;
 use crate::wasm::limits::Data;
-use crate::wasm::{compile, wasi};
+use crate::wasm::{calls, compile, wasi};
 use crate::words::{Digest, limits};
 
 #[derive(Clone, Debug, Default)]
@@ -35,9 +35,9 @@ pub struct Engine {
 
 struct Inner {
     wasmtime: wasmtime::Engine,
-    /// For components that import nothing.
+    /// For components that import no WASI.
     plain: Linker<Data>,
-    /// For components that import WASI.
+    /// For components that import it.
     closed_wasi: Linker<Data>,
     compiler: Compiler,
     cache: Option<Cache>,
@@ -83,7 +83,9 @@ impl Engine {
         let mut configuration = configuration();
         configuration.with_host_memory(Arc::new(Creator(arena)));
         let wasmtime = wasmtime::Engine::new(&configuration).map_err(anyhow::Error::msg)?;
-        let mut closed_wasi = Linker::new(&wasmtime);
+        let mut plain = Linker::new(&wasmtime);
+        calls::forbid(&mut plain).map_err(anyhow::Error::msg)?;
+        let mut closed_wasi = plain.clone();
         wasi::add_to_linker(&mut closed_wasi).map_err(anyhow::Error::msg)?;
         let cache = match &config.cache_dir {
             Some(dir) => Some(Cache::open(dir, &wasmtime)?),
@@ -92,7 +94,7 @@ impl Engine {
         tick(&wasmtime)?;
         Ok(Self {
             inner: Arc::new(Inner {
-                plain: Linker::new(&wasmtime),
+                plain,
                 closed_wasi,
                 compiler: Compiler::new(config.compiler),
                 cache,

@@ -27,13 +27,15 @@ pub enum Refusal {
     #[error("the component is invalid: {reason}")]
     Invalid { reason: String },
     #[error(
-        "the component does not export {missing}; it must implement the world `function` of stead:function@0.1.0"
+        "the component does not export {missing}; it must implement one of the worlds of stead:function@0.1.0: `function`, `acting`, `viewing` or `functions`"
     )]
     WrongWorld { missing: String },
+    #[error("the component exports other types than stead:function@0.1.0 has: {reason}")]
+    OtherTypes { reason: String },
     #[error("the component implements stead:function@{found}; this host accepts 0.1.x")]
     WrongVersion { found: String },
     #[error(
-        "the component imports {import}, which is not granted: a stateful function may import nothing but the closed WASI 0.2"
+        "the component imports {import}, which is not granted: a function may import nothing but stead:function/calls and the closed WASI 0.2"
     )]
     ImportNotGranted { import: String },
     #[error("the component is too costly: {what} (limit {max})")]

@@ -8,19 +8,30 @@ use crate::wasm::{Command, Component, Engine, EngineConfig, Instance, InstanceLi
 use crate::words::{Digest, limits};
 
 const FUNCTION: &str = include_str!("fixtures/function.wat");
+const ACTING: &str = include_str!("fixtures/acting.wat");
 const WASI: &str = include_str!("fixtures/wasi.wit");
 
-/// The core module `function.wat` with some of its parts replaced.
+/// The core module `function.wat` or `acting.wat` with some of its parts replaced.
 pub struct Guest {
+    world: &'static str,
     wat: String,
     wit: String,
 }
 
 impl Guest {
     pub fn new() -> Self {
+        Self::of("function", FUNCTION)
+    }
+
+    /// An action.
+    pub fn acting() -> Self {
+        Self::of("acting", ACTING)
+    }
+
+    fn of(world: &'static str, wat: &str) -> Self {
         let wit = concat!(env!("CARGO_MANIFEST_DIR"), "/../wit/function.wit");
         let wit = std::fs::read_to_string(wit).expect("the contract");
-        Self { wat: FUNCTION.to_owned(), wit }
+        Self { world, wat: wat.to_owned(), wit }
     }
 
     /// Replaces what lies between the marks `(;part;)` and `(;end;)`.
@@ -43,13 +54,14 @@ impl Guest {
 
     /// Replaces text in the module and in the contract alike.
     pub fn replacing(self, from: &str, to: &str) -> Self {
-        Self { wat: self.wat.replace(from, to), wit: self.wit.replace(from, to) }
+        Self { world: self.world, wat: self.wat.replace(from, to), wit: self.wit.replace(from, to) }
     }
 
     /// Lets it import the parts of WASI 0.2 that `wasi.wit` has.
     pub fn with_wasi(mut self) -> Self {
         let (world, packages) = WASI.split_once("// packages").expect("the mark");
-        self.wit = self.wit.replace("world function {", &format!("world function {{ {world}"));
+        let opening = format!("world {} {{", self.world);
+        self.wit = self.wit.replace(&opening, &format!("{opening} {world}"));
         self.wit.push_str(packages);
         self
     }
@@ -64,7 +76,7 @@ impl Guest {
         let decoded = wit_component::decode(&empty).expect("decodes");
         let mut resolve = decoded.resolve().clone();
         let package = resolve.push_str("function.wit", &self.wit).expect("the contract parses");
-        let world = resolve.select_world(&[package], Some("function")).expect("the world");
+        let world = resolve.select_world(&[package], Some(self.world)).expect("the world");
         let mut module = self.core();
         wit_component::embed_component_metadata(
             &mut module,

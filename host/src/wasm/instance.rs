@@ -14,10 +14,9 @@ use wasmtime::Store;
 use wasmtime::component::ResourceAny;
 
 use crate::wasm::answer;
-use crate::wasm::bindings::exports::stead::function::entity;
+use crate::wasm::bindings::entity::{self, GuestInstance};
 use crate::wasm::bindings::stead::function::types;
-use crate::wasm::bindings::{Function, GuestInstance};
-use crate::wasm::component::guest;
+use crate::wasm::component::Interfaces;
 use crate::wasm::failure::{self, Failure};
 use crate::wasm::limits::Data;
 use crate::words::{Code, Message, limits};
@@ -25,6 +24,8 @@ use crate::words::{Code, Message, limits};
 /// What `discovery.describe` answered. Unchecked: the registry judges it.
 #[derive(Clone, Debug)]
 pub struct Description {
+    /// What the component itself says, by its exports.
+    pub interfaces: Interfaces,
     pub file_descriptor_set: Vec<u8>,
     pub entity_types: Vec<EntityType>,
     pub sdk: String,
@@ -135,7 +136,7 @@ pub struct Rejection {
 /// After any `Err` the instance is spent: drop it.
 pub struct Instance {
     store: Store<Data>,
-    exports: Function,
+    guest: entity::Guest,
     resource: ResourceAny,
     spent: bool,
 }
@@ -143,10 +144,10 @@ pub struct Instance {
 impl Instance {
     pub(in crate::wasm) fn new(
         store: Store<Data>,
-        exports: Function,
+        guest: entity::Guest,
         resource: ResourceAny,
     ) -> Self {
-        Self { store, exports, resource, spent: false }
+        Self { store, guest, resource, spent: false }
     }
 
     pub fn restore(&mut self, state: &Message) -> Result<(), Failure> {
@@ -219,7 +220,7 @@ impl Instance {
                 backtrace: String::new(),
             });
         }
-        let (guest, resource) = (guest(&self.exports), self.resource);
+        let (guest, resource) = (self.guest.instance(), self.resource);
         let answer = call(&mut self.store, answer_bytes_max, |store| run(guest, resource, store));
         self.judge(answer)
     }

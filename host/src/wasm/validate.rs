@@ -1,5 +1,5 @@
-//! What a module must be before anything is spent on it: a component of our world that imports
-//! nothing but the closed WASI, valid, and not built to exhaust the compiler.
+//! What a module must be before anything is spent on it: a component of one of our worlds that
+//! imports nothing but `calls` and the closed WASI, valid, and not built to exhaust the compiler.
 //!
 //! The counts are taken in a first pass that allocates little; only then the validator runs. Neither
 //! recurses into what the bytes nest.
@@ -9,20 +9,27 @@ use wasmparser::{
     WasmFeatures,
 };
 
+use crate::wasm::component::Interfaces;
 use crate::wasm::failure::{Refusal, printable};
 use crate::wasm::wasi;
 use crate::words::limits;
 
 const DISCOVERY: &str = "stead:function/discovery@";
 const ENTITY: &str = "stead:function/entity@";
+const ACTION: &str = "stead:function/action@";
+const VIEW: &str = "stead:function/view@";
 const TYPES: &str = "stead:function/types@";
+const CALLS: &str = "stead:function/calls@";
 const VERSION: &str = "0.1.0";
 const ACCEPTED: &str = "0.1.";
 
 /// What the host needs to know of a valid component.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Checked {
+    pub interfaces: Interfaces,
     pub imports_wasi: bool,
+    /// Whether it can ask the host for something while it runs.
+    pub imports_calls: bool,
 }
 
 pub fn check(module: &[u8]) -> Result<Checked, Refusal> {
@@ -222,25 +229,41 @@ fn check_type(ty: &ComponentType<'_>) -> Result<(), Refusal> {
 }
 
 fn check_world(names: &Names) -> Result<Checked, Refusal> {
-    for prefix in [DISCOVERY, ENTITY] {
-        let found = names.exports.iter().find_map(|name| name.strip_prefix(prefix));
-        match found {
-            Some(version) if version.starts_with(ACCEPTED) => {}
-            Some(version) => {
-                return Err(Refusal::WrongVersion { found: printable(version, 64) });
-            }
-            None => return Err(Refusal::WrongWorld { missing: format!("{prefix}{VERSION}") }),
-        }
+    let missing = |what: String| Err(Refusal::WrongWorld { missing: what });
+    if !exports(names, DISCOVERY)? {
+        return missing(format!("{DISCOVERY}{VERSION}"));
     }
-    let mut imports_wasi = false;
+    let interfaces = Interfaces {
+        entity: exports(names, ENTITY)?,
+        action: exports(names, ACTION)?,
+        view: exports(names, VIEW)?,
+    };
+    if interfaces == Interfaces::default() {
+        return missing(format!("any of {ENTITY}{VERSION}, {ACTION}{VERSION} and {VIEW}{VERSION}"));
+    }
+    let mut checked = Checked { interfaces, imports_wasi: false, imports_calls: false };
+    let is = |import: &str, prefix: &str| {
+        import.strip_prefix(prefix).is_some_and(|version| version.starts_with(ACCEPTED))
+    };
     for import in &names.imports {
         if wasi::is_granted(import) {
-            imports_wasi = true;
-        } else if !import.strip_prefix(TYPES).is_some_and(|v| v.starts_with(ACCEPTED)) {
+            checked.imports_wasi = true;
+        } else if is(import, CALLS) {
+            checked.imports_calls = true;
+        } else if !is(import, TYPES) {
             return Err(Refusal::ImportNotGranted { import: printable(import, 256) });
         }
     }
-    Ok(Checked { imports_wasi })
+    Ok(checked)
+}
+
+/// Whether an interface of the contract is exported, in a version that is accepted.
+fn exports(names: &Names, prefix: &str) -> Result<bool, Refusal> {
+    match names.exports.iter().find_map(|name| name.strip_prefix(prefix)) {
+        Some(version) if version.starts_with(ACCEPTED) => Ok(true),
+        Some(version) => Err(Refusal::WrongVersion { found: printable(version, 64) }),
+        None => Ok(false),
+    }
 }
 
 fn add(what: &str, total: &mut usize, found: impl Into<u64>, max: usize) -> Result<(), Refusal> {
@@ -281,16 +304,38 @@ mod tests {
         }
     }
 
+    const ENTITIES: Checked = Checked {
+        interfaces: Interfaces { entity: true, action: false, view: false },
+        imports_wasi: false,
+        imports_calls: false,
+    };
+
     #[test]
     fn accepts_a_component_of_our_world() {
-        let module = Guest::new().component();
-        assert_eq!(check(&module), Ok(Checked { imports_wasi: false }));
+        assert_eq!(check(&Guest::new().component()), Ok(ENTITIES));
     }
 
     #[test]
     fn accepts_later_versions_of_the_same_world() {
         let module = Guest::new().replacing("@0.1.0", "@0.1.7").component();
-        assert_eq!(check(&module), Ok(Checked { imports_wasi: false }));
+        assert_eq!(check(&module), Ok(ENTITIES));
+    }
+
+    #[test]
+    fn accepts_a_component_of_actions_that_imports_calls() {
+        let interfaces = Interfaces { entity: false, action: true, view: false };
+        let checked = Checked { interfaces, imports_wasi: false, imports_calls: true };
+        assert_eq!(check(&Guest::acting().component()), Ok(checked));
+    }
+
+    #[test]
+    fn refuses_a_component_without_a_function() {
+        let module = parse(
+            r#"(component (instance $empty)
+                (export "stead:function/discovery@0.1.0" (instance $empty)))"#,
+        );
+        let refusal = refusal(&module).to_string();
+        assert!(refusal.contains("stead:function/action@0.1.0"), "{refusal}");
     }
 
     #[test]
@@ -382,7 +427,7 @@ mod tests {
     fn grants_the_closed_wasi_and_nothing_else() {
         let import = r#"(import "wasi:random/random@0.2.3" "get-random-u64" (func (result i64)))"#;
         let module = Guest::new().with_wasi().with_imports(import).component();
-        assert_eq!(check(&module), Ok(Checked { imports_wasi: true }));
+        assert_eq!(check(&module), Ok(Checked { imports_wasi: true, ..ENTITIES }));
 
         let import = r#"(import "wasi:sockets/network@0.2.3" "name" (func (result i32)))"#;
         let module = Guest::new().with_wasi().with_imports(import).component();

@@ -125,6 +125,19 @@ fn every_kind_of_entity_is_taken_and_a_value_entity_may_ask_for_a_history() {
 }
 
 #[test]
+fn a_kind_needs_its_interface() {
+    let mut description = cart();
+    description.interfaces = Interfaces { entity: false, action: true, view: true };
+    assert_eq!(
+        faults(&description),
+        [
+            "shop.Carts: its kind event-sourced needs the interface stead:function/entity, which the \
+          component does not export"
+        ]
+    );
+}
+
+#[test]
 fn a_module_without_entity_types_is_refused() {
     assert_eq!(faults(&describe(CART, &[])), ["the module describes no entity type"]);
 }
