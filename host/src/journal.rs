@@ -21,6 +21,8 @@ pub use commit::{AnyStore, Commit, Journal};
 pub use error::{AppendError, OpenError, StoreError};
 pub use holdings::Holdings;
 pub use store::{
-    DeploymentRecord, EntityFilter, EntityPage, EntitySummary, EventPage, Fence, Loaded,
-    ModuleRecord, Receipt, Snapshot, Store, StoredEvent, Write,
+    Chore, Consumed, DeploymentRecord, DueTimer, EffectId, EntityFilter, EntityPage, EntitySummary,
+    EventPage, FeedEntry, FeedPage, Fence, GroupPosition, Laggard, Loaded, ModuleRecord, NewEffect,
+    NewRow, OutboxRow, Partition, Receipt, RowChange, Snapshot, Store, StoredCall, StoredEvent,
+    Task, Timer, TimerChange, TimerRow, ViewQuery, ViewRange, ViewRow, Write,
 };

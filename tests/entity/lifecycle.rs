@@ -98,9 +98,12 @@ async fn a_snapshot_that_the_guest_cannot_read_is_never_needed() {
         snapshot: Some(stead::words::Message::new("an.older.Cart", &b"\xff\xff"[..])),
         receipt: None,
         at_ms: 0,
+        effects: Vec::new(),
+        timers: Vec::new(),
+        forget_before: None,
     };
     house.entities.passivate(&cart("ada")).await;
-    stead::journal::Store::commit(&house.store, &[write]).await.unwrap();
+    stead::journal::Store::commit(&house.store, &[write], &[]).await.unwrap();
     assert_eq!(house.cart("ada").await.unwrap(), ["cup x 2"]);
 }
 

@@ -113,6 +113,9 @@ async fn an_instance_of_an_earlier_epoch_is_never_asked_again() {
         snapshot: None,
         receipt: None,
         at_ms: 0,
+        effects: Vec::new(),
+        timers: Vec::new(),
+        forget_before: None,
     };
     house.journal.append(elsewhere).wait().await.unwrap();
     holdings(&house).grant(shard(&house), Epoch(3));

@@ -59,8 +59,11 @@ async fn a_second_writer_costs_the_first_its_instance_not_its_state() {
         snapshot: None,
         receipt: None,
         at_ms: 0,
+        effects: Vec::new(),
+        timers: Vec::new(),
+        forget_before: None,
     };
-    house.store.commit(&[write]).await.unwrap();
+    house.store.commit(&[write], &[]).await.unwrap();
 
     assert_eq!(house.add("ada", "cup").await.unwrap_err().code, Code::Aborted);
     assert_eq!(house.cart("ada").await.unwrap(), ["kettle x 2"]);
@@ -96,6 +99,9 @@ async fn writes_that_the_full_queue_refuses_cost_nobody_a_write_before_them() {
         snapshot: None,
         receipt: None,
         at_ms: 0,
+        effects: Vec::new(),
+        timers: Vec::new(),
+        forget_before: None,
     };
     let mut commits = Vec::new();
     for bytes in [1 << 20, 1] {

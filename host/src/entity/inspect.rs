@@ -59,6 +59,7 @@ fn store_status(error: &StoreError) -> Status {
     match error {
         StoreError::Corrupt { .. } => Status::data_loss(error.to_string()),
         StoreError::Conflict { .. }
+        | StoreError::Moved { .. }
         | StoreError::Refused { .. }
         | StoreError::Poisoned { .. }
         | StoreError::Full { .. }

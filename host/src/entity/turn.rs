@@ -95,6 +95,9 @@ impl Running {
             snapshot,
             receipt: receipt.clone(),
             at_ms: now_ms,
+            effects: Vec::new(),
+            timers: Vec::new(),
+            forget_before: None,
         });
         if let Some(receipt) = receipt {
             hot.pending_receipts.push(PendingReceipt::new(&receipt, commit.clone()));

@@ -52,14 +52,11 @@ pub(super) fn event(text: impl Into<String>) -> Message {
 }
 
 pub(super) fn write(id: &str, after: u64, count: usize) -> Write {
+    let fence = Fence { shard: Shard(0), epoch: Epoch(1) };
+    let at_ms = 1_700_000_000_000 + after;
     Write {
-        address: Address::new("carts", id),
-        fence: Fence { shard: Shard(0), epoch: Epoch(1) },
-        after: Seq(after),
         events: (0..count).map(|n| event(format!("{id} {}", after + 1 + n as u64))).collect(),
-        snapshot: None,
-        receipt: None,
-        at_ms: 1_700_000_000_000 + after,
+        ..Write::new(Address::new("carts", id), fence, Seq(after), at_ms)
     }
 }
 
@@ -71,7 +68,7 @@ trait Fixture {
     async fn settle(&mut self);
 
     async fn commit(&mut self, batch: &[Write]) {
-        assert_eq!(self.store().commit(batch).await.unwrap(), []);
+        assert_eq!(self.store().commit(batch, &[]).await.unwrap(), []);
         self.settle().await;
     }
 }
@@ -272,7 +269,7 @@ async fn refuses_a_batch_with_a_conflict_as_a_whole(mut fixture: impl Fixture) {
         vec![write("new", 0, 1), write("new", 0, 1)],
         vec![write("a", 2, 1), write("new", 1, 1)],
     ] {
-        let error = fixture.store().commit(&batch).await.unwrap_err();
+        let error = fixture.store().commit(&batch, &[]).await.unwrap_err();
         assert!(matches!(error, StoreError::Conflict { .. }), "{error}");
     }
     fixture.settle().await;
@@ -514,7 +511,7 @@ async fn fails_when_closed(mut fixture: impl Fixture) {
     let store = fixture.store();
     store.close().await;
     store.close().await;
-    store.commit(&[write("a", 1, 1)]).await.unwrap_err();
+    store.commit(&[write("a", 1, 1)], &[]).await.unwrap_err();
     store.events(&Address::new("carts", "b"), Seq(1), 1, 1).await.unwrap_err();
     store.modules().await.unwrap_err();
 }
@@ -615,8 +612,8 @@ proptest! {
                     Step::Commit(turns) => {
                         let mut after = heads;
                         let batch = batch(&turns, &mut after);
-                        let stored = memory.commit(&batch).await.is_ok();
-                        assert_eq!(stored, sqlite.store.commit(&batch).await.is_ok());
+                        let stored = memory.commit(&batch, &[]).await.is_ok();
+                        assert_eq!(stored, sqlite.store.commit(&batch, &[]).await.is_ok());
                         if stored {
                             heads = after;
                         }

@@ -173,15 +173,7 @@ impl<S: Store, T: Store, F: Fn(&Address) -> Fence> Copy<'_, S, T, F> {
     }
 
     fn write(&self, address: &Address, after: Seq, at_ms: u64) -> Write {
-        Write {
-            address: address.clone(),
-            fence: (self.fence)(address),
-            after,
-            events: Vec::new(),
-            snapshot: None,
-            receipt: None,
-            at_ms,
-        }
+        Write::new(address.clone(), (self.fence)(address), after, at_ms)
     }
 
     async fn queue(&mut self, write: Write) -> Result<(), CopyError> {
@@ -201,7 +193,7 @@ impl<S: Store, T: Store, F: Fn(&Address) -> Fence> Copy<'_, S, T, F> {
         if batch.writes.is_empty() {
             return Ok(());
         }
-        match self.target.commit(&batch.writes).await.map_err(CopyError::Target)?.is_empty() {
+        match self.target.commit(&batch.writes, &[]).await.map_err(CopyError::Target)?.is_empty() {
             true => Ok(()),
             false => Err(CopyError::Fenced),
         }
@@ -323,11 +315,11 @@ mod tests {
             let first = Write { snapshot, ..conformance::write(&id, 0, 3) };
             let receipt = Some(receipt(&id, u64::MAX >> 1));
             let second = Write { receipt, ..conformance::write(&id, 3, 4) };
-            store.commit(&[first, second]).await.unwrap();
+            store.commit(&[first, second], &[]).await.unwrap();
         }
         let alone = Write { receipt: Some(receipt("k", 1 << 60)), ..conformance::write("x", 0, 0) };
         let expired = Write { receipt: Some(receipt("k", 9)), ..conformance::write("y", 0, 0) };
-        store.commit(&[alone, expired]).await.unwrap();
+        store.commit(&[alone, expired], &[]).await.unwrap();
         let bytes = Bytes::from_static(b"module");
         let digest = Digest::of(&bytes);
         let module = ModuleRecord { digest, name: "m.wasm".into(), bytes: 6, uploaded_at_ms: 1 };

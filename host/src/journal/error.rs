@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::journal::store::Partition;
 use crate::words::{Address, Seq};
 
 /// Why a store could not be opened. Nothing was changed.
@@ -45,6 +46,10 @@ pub enum StoreError {
     /// Terminal for this batch; the store is unchanged and goes on.
     #[error("{address} is at another sequence number than {expected}")]
     Conflict { address: Box<Address>, expected: Seq },
+    /// Terminal for this chore and those after it of the same group and partition; the store is unchanged and
+    /// goes on.
+    #[error("group {group} is at another place of partition {partition} than {expected}")]
+    Moved { group: Arc<str>, partition: Partition, expected: u64 },
     /// Terminal for this write and those after it of the same entity; the store is unchanged and goes on.
     #[error("{address} cannot be written after {after}: {reason}")]
     Refused { address: Box<Address>, after: Seq, reason: Arc<str> },

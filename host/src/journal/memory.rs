@@ -1,5 +1,7 @@
 //! A store in memory, for tests. It keeps the contract of [`Store`] but durability.
 
+mod aside;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,9 +10,12 @@ use bytes::Bytes;
 use tokio::sync::{OwnedRwLockWriteGuard, RwLock};
 
 use crate::journal::error::StoreError;
+use crate::journal::memory::aside::Aside;
 use crate::journal::store::{
-    DeploymentRecord, EntityFilter, EntityPage, EntitySummary, EventPage, Fence, Loaded,
-    ModuleRecord, Receipt, Snapshot, Store, StoredEvent, Write, deployment_conflict,
+    Chore, DeploymentRecord, DueTimer, EffectId, EntityFilter, EntityPage, EntitySummary,
+    EventPage, FeedEntry, FeedPage, Fence, GroupPosition, Laggard, Loaded, ModuleRecord, OutboxRow,
+    Partition, Receipt, Snapshot, Store, StoredEvent, TimerRow, ViewQuery, ViewRow, Write,
+    deployment_conflict,
 };
 use crate::words::limits::SNAPSHOTS_KEPT;
 use crate::words::{Address, Digest, EntityId, Epoch, JournalName, Revision, Seq, Shard};
@@ -30,6 +35,9 @@ pub struct Hold {
 #[derive(Default)]
 struct State {
     entities: BTreeMap<Address, Entity>,
+    /// Which event is at an offset: the first is 1.
+    feed: Vec<(Address, Seq)>,
+    aside: Aside,
     modules: BTreeMap<Digest, (ModuleRecord, Bytes)>,
     deployments: Vec<DeploymentRecord>,
     closed: bool,
@@ -41,7 +49,9 @@ struct State {
 
 #[derive(Default)]
 struct Entity {
-    /// The event with the number n is at n - 1.
+    /// How many of the first events are dropped.
+    dropped: usize,
+    /// The event with the number n is at n - 1 - dropped.
     events: Vec<StoredEvent>,
     snapshots: Vec<Snapshot>,
     receipts: BTreeMap<String, Receipt>,
@@ -73,16 +83,28 @@ impl MemoryStore {
     }
 }
 
+impl Entity {
+    fn seq(&self) -> Seq {
+        Seq((self.dropped + self.events.len()) as u64)
+    }
+
+    /// The events from a number on.
+    fn from(&self, seq: Seq) -> &[StoredEvent] {
+        let first = usize::try_from(seq.0.max(1) - 1).unwrap_or(usize::MAX);
+        &self.events[first.saturating_sub(self.dropped).min(self.events.len())..]
+    }
+}
+
 impl State {
     fn seq(&self, address: &Address) -> Seq {
-        Seq(self.entities.get(address).map_or(0, |entity| entity.events.len() as u64))
+        self.entities.get(address).map_or(Seq::ZERO, Entity::seq)
     }
 
     fn is_fenced(&self, fence: &Fence) -> bool {
         self.taken.get(&fence.shard).is_some_and(|epoch| *epoch != fence.epoch)
     }
 
-    fn check(&self, batch: &[Write]) -> Result<(), StoreError> {
+    fn check(&self, batch: &[&Write]) -> Result<(), StoreError> {
         let mut heads = BTreeMap::new();
         for write in batch {
             let head = heads.entry(&write.address).or_insert_with(|| self.seq(&write.address));
@@ -98,11 +120,12 @@ impl State {
     fn apply(&mut self, write: &Write) {
         let entity = self.entities.entry(write.address.clone()).or_default();
         for event in &write.events {
-            let seq = Seq(entity.events.len() as u64 + 1);
+            let seq = entity.seq().plus(1);
             entity.events.push(StoredEvent { seq, at_ms: write.at_ms, event: event.clone() });
+            self.feed.push((write.address.clone(), seq));
         }
         if let Some(state) = &write.snapshot {
-            let seq = Seq(entity.events.len() as u64);
+            let seq = entity.seq();
             entity.snapshots.retain(|snapshot| snapshot.seq != seq);
             entity.snapshots.push(Snapshot { seq, state: state.clone() });
             let excess = entity.snapshots.len().saturating_sub(SNAPSHOTS_KEPT);
@@ -111,24 +134,34 @@ impl State {
         if let Some(receipt) = &write.receipt {
             entity.receipts.insert(receipt.key.clone(), receipt.clone());
         }
+        if let Some(before) = write.forgotten_before() {
+            let kept = entity.from(before).len();
+            let gone = entity.events.len() - kept;
+            entity.events.drain(..gone);
+            entity.dropped += gone;
+        }
+        self.aside.write(write);
     }
 }
 
 impl Store for MemoryStore {
-    async fn commit(&self, batch: &[Write]) -> Result<Vec<Fence>, StoreError> {
+    async fn commit(&self, batch: &[Write], chores: &[Chore]) -> Result<Vec<Fence>, StoreError> {
         let _open = self.gate.read().await;
         let mut state = self.state()?;
         if let Some(error) = state.errors.pop_front() {
             return Err(error);
         }
-        let fenced: Vec<Fence> =
-            batch.iter().map(|write| write.fence).filter(|fence| state.is_fenced(fence)).collect();
-        let batch: Vec<Write> =
-            batch.iter().filter(|write| !fenced.contains(&write.fence)).cloned().collect();
+        let fences = batch.iter().map(|write| write.fence);
+        let fences = fences.chain(chores.iter().map(|chore| chore.fence));
+        let fenced: Vec<Fence> = fences.filter(|fence| state.is_fenced(fence)).collect();
+        let batch: Vec<&Write> =
+            batch.iter().filter(|write| !fenced.contains(&write.fence)).collect();
+        let chores: Vec<&Chore> =
+            chores.iter().filter(|chore| !fenced.contains(&chore.fence)).collect();
         state.check(&batch)?;
-        for write in &batch {
-            state.apply(write);
-        }
+        state.aside.check(&chores)?;
+        batch.into_iter().for_each(|write| state.apply(write));
+        chores.into_iter().for_each(|chore| state.aside.chore(chore));
         Ok(fenced)
     }
 
@@ -153,18 +186,17 @@ impl Store for MemoryStore {
         bytes_max: usize,
     ) -> Result<EventPage, StoreError> {
         let state = self.state()?;
-        let all = state.entities.get(address).map_or(&[][..], |entity| &entity.events);
-        let first = usize::try_from(from.0.max(1) - 1).unwrap_or(usize::MAX).min(all.len());
+        let all = state.entities.get(address).map_or(&[][..], |entity| entity.from(from));
         let mut events = Vec::new();
         let mut bytes = 0;
-        for event in &all[first..] {
+        for event in all {
             if events.len() >= limit.max(1) || bytes >= bytes_max && !events.is_empty() {
                 break;
             }
             bytes += event.event.size();
             events.push(event.clone());
         }
-        let more = first + events.len() < all.len();
+        let more = events.len() < all.len();
         Ok(EventPage { events, more })
     }
 
@@ -220,7 +252,7 @@ impl Store for MemoryStore {
             page.entities.push(EntitySummary {
                 journal: address.journal.clone(),
                 id: address.id.clone(),
-                seq: Seq(entity.events.len() as u64),
+                seq: entity.seq(),
             });
         }
         Ok(page)
@@ -236,6 +268,132 @@ impl Store for MemoryStore {
             address.journal == *journal && !entity.events.is_empty()
         };
         Ok(state.entities.iter().filter(with_events).take(limit).count())
+    }
+
+    async fn outbox(
+        &self,
+        shards: &[Shard],
+        after: Option<EffectId>,
+        limit: usize,
+    ) -> Result<Vec<OutboxRow>, StoreError> {
+        let is_wanted = |row: &OutboxRow| !row.parked && shards.contains(&row.shard);
+        Ok(self.state()?.aside.outbox(after, limit, is_wanted))
+    }
+
+    async fn dead_letters(
+        &self,
+        after: Option<EffectId>,
+        limit: usize,
+    ) -> Result<Vec<OutboxRow>, StoreError> {
+        Ok(self.state()?.aside.outbox(after, limit, |row| row.parked))
+    }
+
+    async fn effect(&self, id: EffectId) -> Result<Option<OutboxRow>, StoreError> {
+        Ok(self.state()?.aside.effect(id))
+    }
+
+    async fn outbox_of(
+        &self,
+        source: &Address,
+        limit: usize,
+    ) -> Result<Vec<OutboxRow>, StoreError> {
+        Ok(self.state()?.aside.outbox(None, limit, |row| row.source == *source))
+    }
+
+    async fn timers(
+        &self,
+        shards: &[Shard],
+        until_ms: u64,
+        limit: usize,
+    ) -> Result<Vec<DueTimer>, StoreError> {
+        Ok(self.state()?.aside.timers(shards, until_ms, limit))
+    }
+
+    async fn timers_of(
+        &self,
+        address: &Address,
+        limit: usize,
+    ) -> Result<Vec<TimerRow>, StoreError> {
+        Ok(self.state()?.aside.timers_of(address, limit))
+    }
+
+    async fn timer(&self, address: &Address, name: &str) -> Result<Option<TimerRow>, StoreError> {
+        Ok(self.state()?.aside.timer(address, name))
+    }
+
+    async fn feed(
+        &self,
+        _partition: Partition,
+        from_off: u64,
+        limit: usize,
+        bytes_max: usize,
+    ) -> Result<FeedPage, StoreError> {
+        let state = self.state()?;
+        let first = usize::try_from(from_off.max(1) - 1).unwrap_or(usize::MAX);
+        let mut page = FeedPage { entries: Vec::new(), next_off: from_off.max(1) };
+        let mut bytes = 0;
+        for (off, (address, seq)) in (1..).zip(&state.feed).skip(first) {
+            let is_full = page.entries.len() >= limit.max(1) || bytes >= bytes_max;
+            if is_full && !page.entries.is_empty() {
+                break;
+            }
+            page.next_off = off + 1;
+            let kept = state.entities.get(address).and_then(|entity| entity.from(*seq).first());
+            let Some(stored) = kept.filter(|stored| stored.seq == *seq) else { continue };
+            bytes += stored.event.size();
+            page.entries.push(FeedEntry {
+                off,
+                address: address.clone(),
+                seq: *seq,
+                at_ms: stored.at_ms,
+                event: stored.event.clone(),
+            });
+        }
+        Ok(page)
+    }
+
+    async fn feed_ends(&self) -> Result<Vec<GroupPosition>, StoreError> {
+        let off = self.state()?.feed.len() as u64 + 1;
+        Ok(vec![GroupPosition { partition: Partition(0), off }])
+    }
+
+    async fn groups(&self, after: Option<&str>, limit: usize) -> Result<Vec<String>, StoreError> {
+        Ok(self.state()?.aside.groups(after, limit))
+    }
+
+    async fn group_positions(&self, group: &str) -> Result<Vec<GroupPosition>, StoreError> {
+        Ok(self.state()?.aside.group_positions(group))
+    }
+
+    async fn laggards(
+        &self,
+        group: &str,
+        partitions: &[Partition],
+        limit: usize,
+    ) -> Result<Vec<Laggard>, StoreError> {
+        Ok(self.state()?.aside.laggards(group, partitions, limit))
+    }
+
+    async fn delete_group(&self, group: &str) -> Result<(), StoreError> {
+        self.state()?.aside.delete_group(group);
+        Ok(())
+    }
+
+    async fn view_row(&self, view: &str, key: &str) -> Result<Option<ViewRow>, StoreError> {
+        Ok(self.state()?.aside.view_row(view, key))
+    }
+
+    async fn view_rows(&self, view: &str, query: &ViewQuery) -> Result<Vec<ViewRow>, StoreError> {
+        Ok(self.state()?.aside.view_rows(view, query))
+    }
+
+    async fn views(&self, after: Option<&str>, limit: usize) -> Result<Vec<String>, StoreError> {
+        Ok(self.state()?.aside.views(after, limit))
+    }
+
+    async fn delete_view(&self, view: &str) -> Result<(), StoreError> {
+        self.state()?.aside.delete_view(view);
+        Ok(())
     }
 
     async fn put_module(&self, record: &ModuleRecord, bytes: &Bytes) -> Result<(), StoreError> {

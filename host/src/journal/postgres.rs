@@ -36,8 +36,9 @@ use crate::journal::holdings::Holdings;
 use crate::journal::postgres::append::Lane;
 use crate::journal::postgres::fenced::Question;
 use crate::journal::store::{
-    DeploymentRecord, EntityFilter, EntityPage, EventPage, Fence, Loaded, ModuleRecord, Receipt,
-    Store, Write,
+    Chore, DeploymentRecord, DueTimer, EffectId, EntityFilter, EntityPage, EventPage, FeedPage,
+    Fence, GroupPosition, Laggard, Loaded, ModuleRecord, OutboxRow, Partition, Receipt, Store,
+    TimerRow, ViewQuery, ViewRow, Write,
 };
 use crate::words::config::Secret;
 use crate::words::limits::{
@@ -162,7 +163,7 @@ impl Store for PgStore {
         self.0.lanes.len()
     }
 
-    async fn commit(&self, batch: &[Write]) -> Result<Vec<Fence>, StoreError> {
+    async fn commit(&self, batch: &[Write], _chores: &[Chore]) -> Result<Vec<Fence>, StoreError> {
         self.0.commit(batch).await
     }
 
@@ -212,6 +213,26 @@ impl Store for PgStore {
         limit: usize,
     ) -> Result<usize, StoreError> {
         read::count_entities(&self.0, journal, limit).await
+    }
+
+    crate::journal::store::not_kept! {
+        outbox(shards: &[Shard], after: Option<EffectId>, limit: usize) -> Vec<OutboxRow>;
+        dead_letters(after: Option<EffectId>, limit: usize) -> Vec<OutboxRow>;
+        effect(id: EffectId) -> Option<OutboxRow>;
+        outbox_of(source: &Address, limit: usize) -> Vec<OutboxRow>;
+        timers(shards: &[Shard], until_ms: u64, limit: usize) -> Vec<DueTimer>;
+        timers_of(address: &Address, limit: usize) -> Vec<TimerRow>;
+        timer(address: &Address, name: &str) -> Option<TimerRow>;
+        feed(partition: Partition, from_off: u64, limit: usize, bytes_max: usize) -> FeedPage;
+        feed_ends() -> Vec<GroupPosition>;
+        groups(after: Option<&str>, limit: usize) -> Vec<String>;
+        group_positions(group: &str) -> Vec<GroupPosition>;
+        laggards(group: &str, partitions: &[Partition], limit: usize) -> Vec<Laggard>;
+        delete_group(group: &str) -> ();
+        view_row(view: &str, key: &str) -> Option<ViewRow>;
+        view_rows(view: &str, query: &ViewQuery) -> Vec<ViewRow>;
+        views(after: Option<&str>, limit: usize) -> Vec<String>;
+        delete_view(view: &str) -> ();
     }
 
     async fn put_module(&self, record: &ModuleRecord, bytes: &Bytes) -> Result<(), StoreError> {

@@ -33,15 +33,16 @@ use crate::journal::sqlite::index::{Index, Types};
 use crate::journal::sqlite::read::get;
 use crate::journal::sqlite::writer::Writer;
 use crate::journal::store::{
-    DeploymentRecord, EntityFilter, EntityPage, EventPage, Fence, Loaded, ModuleRecord, Receipt,
-    Store, Write, deployment_conflict,
+    Chore, DeploymentRecord, DueTimer, EffectId, EntityFilter, EntityPage, EventPage, FeedPage,
+    Fence, GroupPosition, Laggard, Loaded, ModuleRecord, OutboxRow, Partition, Receipt, Store,
+    TimerRow, ViewQuery, ViewRow, Write, deployment_conflict,
 };
 use crate::words::limits::{
     LIST_PAGE_MAX, MESSAGE_TYPES_MAX, PACK_AT_CLOSE_MAX, PACK_RETRY_AFTER, PACK_SLICE_BYTES,
     PACK_SLICE_ENTITIES, RECEIPT_SWEEP_EVERY, RECEIPT_SWEEP_ROWS, SEGMENT_BYTES_MAX,
     SEGMENT_MERGE_BYTES_MAX, TAIL_BYTES_MAX, TAIL_ROWS_MAX,
 };
-use crate::words::{Address, Digest, JournalName, Revision, Seq, clock};
+use crate::words::{Address, Digest, JournalName, Revision, Seq, Shard, clock};
 
 /// When events are packed, and how. The defaults are for use; tests take small numbers.
 #[derive(Clone, Debug)]
@@ -249,7 +250,7 @@ impl Inner {
 }
 
 impl Store for SqliteStore {
-    async fn commit(&self, batch: &[Write]) -> Result<Vec<Fence>, StoreError> {
+    async fn commit(&self, batch: &[Write], _chores: &[Chore]) -> Result<Vec<Fence>, StoreError> {
         self.0.commit(batch).await?;
         Ok(Vec::new())
     }
@@ -307,6 +308,26 @@ impl Store for SqliteStore {
                 return Ok(count);
             }
         }
+    }
+
+    crate::journal::store::not_kept! {
+        outbox(shards: &[Shard], after: Option<EffectId>, limit: usize) -> Vec<OutboxRow>;
+        dead_letters(after: Option<EffectId>, limit: usize) -> Vec<OutboxRow>;
+        effect(id: EffectId) -> Option<OutboxRow>;
+        outbox_of(source: &Address, limit: usize) -> Vec<OutboxRow>;
+        timers(shards: &[Shard], until_ms: u64, limit: usize) -> Vec<DueTimer>;
+        timers_of(address: &Address, limit: usize) -> Vec<TimerRow>;
+        timer(address: &Address, name: &str) -> Option<TimerRow>;
+        feed(partition: Partition, from_off: u64, limit: usize, bytes_max: usize) -> FeedPage;
+        feed_ends() -> Vec<GroupPosition>;
+        groups(after: Option<&str>, limit: usize) -> Vec<String>;
+        group_positions(group: &str) -> Vec<GroupPosition>;
+        laggards(group: &str, partitions: &[Partition], limit: usize) -> Vec<Laggard>;
+        delete_group(group: &str) -> ();
+        view_row(view: &str, key: &str) -> Option<ViewRow>;
+        view_rows(view: &str, query: &ViewQuery) -> Vec<ViewRow>;
+        views(after: Option<&str>, limit: usize) -> Vec<String>;
+        delete_view(view: &str) -> ();
     }
 
     async fn put_module(&self, record: &ModuleRecord, bytes: &Bytes) -> Result<(), StoreError> {

@@ -1,131 +1,30 @@
 //! What a store must do.
 
+mod chore;
+mod feed;
+mod outbox;
+mod records;
+mod timers;
+pub(super) mod views;
+mod write;
+
 use std::future::Future;
 
 use bytes::Bytes;
 
 use crate::journal::error::StoreError;
-use crate::words::{Address, Digest, EntityId, Epoch, JournalName, Message, Revision, Seq, Shard};
+use crate::words::{Address, Digest, JournalName, Revision, Seq, Shard};
 
-/// The right to write: a shard, and the epoch under which the entity was loaded.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Fence {
-    pub shard: Shard,
-    pub epoch: Epoch,
-}
-
-/// What one turn of one entity leaves behind.
-#[derive(Clone, Debug)]
-pub struct Write {
-    pub address: Address,
-    /// Checked by stores of clusters in the transaction that stores the write.
-    pub fence: Fence,
-    /// The sequence number that the entity had before: its events are numbered from `after + 1`.
-    pub after: Seq,
-    pub events: Vec<Message>,
-    /// At most one, of the state after these events.
-    pub snapshot: Option<Message>,
-    pub receipt: Option<Receipt>,
-    /// When the command came, milliseconds since 1970. Kept with every event.
-    pub at_ms: u64,
-}
-
-impl Write {
-    /// What it counts against the rows of a commit.
-    pub fn rows(&self) -> usize {
-        self.events.len()
-            + usize::from(self.snapshot.is_some())
-            + usize::from(self.receipt.is_some())
-    }
-
-    /// What it counts against the bytes of a commit.
-    pub fn bytes(&self) -> usize {
-        let events: usize = self.events.iter().map(Message::size).sum();
-        let snapshot = self.snapshot.as_ref().map_or(0, Message::size);
-        let receipt = self.receipt.as_ref().map_or(0, |r| r.key.len() + r.reply.len());
-        events + snapshot + receipt
-    }
-}
-
-/// The record of a command that carried an idempotency key.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Receipt {
-    pub key: String,
-    /// SHA-256 over method and payload.
-    pub request_hash: [u8; 32],
-    pub reply: Bytes,
-    pub expires_at_ms: u64,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Snapshot {
-    /// The number of the last event that it contains.
-    pub seq: Seq,
-    pub state: Message,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StoredEvent {
-    pub seq: Seq,
-    pub at_ms: u64,
-    pub event: Message,
-}
-
-/// What an activation starts from.
-#[derive(Clone, Debug, Default)]
-pub struct Loaded {
-    pub snapshot: Option<Snapshot>,
-    /// The number of the newest event, 0 for an entity without a journal.
-    pub seq: Seq,
-}
-
-#[derive(Clone, Debug)]
-pub struct EventPage {
-    /// In order, without a gap, starting with the first event asked for.
-    pub events: Vec<StoredEvent>,
-    /// Whether the entity has events after these.
-    pub more: bool,
-}
-
-#[derive(Clone, Debug, Default)]
-pub struct EntityFilter {
-    pub journal: Option<JournalName>,
-    pub id_prefix: String,
-    /// Addresses greater than this one only (the last of the page before).
-    pub after: Option<Address>,
-    pub limit: usize,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct EntitySummary {
-    pub journal: JournalName,
-    pub id: EntityId,
-    pub seq: Seq,
-}
-
-#[derive(Clone, Debug, Default)]
-pub struct EntityPage {
-    pub entities: Vec<EntitySummary>,
-    pub more: bool,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ModuleRecord {
-    pub digest: Digest,
-    pub name: String,
-    pub bytes: u64,
-    pub uploaded_at_ms: u64,
-}
-
-/// A revision: which modules are live. The newest is the one in force.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DeploymentRecord {
-    pub revision: Revision,
-    pub modules: Vec<Digest>,
-    pub created_at_ms: u64,
-    /// For people: `deploy cart.wasm`, `roll back to 3`.
-    pub note: String,
-}
+pub use chore::{Chore, Task};
+pub use feed::{Consumed, FeedEntry, FeedPage, GroupPosition, Laggard, Partition};
+pub use outbox::{EffectId, NewEffect, OutboxRow, StoredCall};
+pub use records::{
+    DeploymentRecord, EntityFilter, EntityPage, EntitySummary, EventPage, Loaded, ModuleRecord,
+    Snapshot, StoredEvent,
+};
+pub use timers::{DueTimer, Timer, TimerChange, TimerRow};
+pub use views::{NewRow, RowChange, ViewQuery, ViewRange, ViewRow};
+pub use write::{Fence, Receipt, Write};
 
 /// A database that keeps journals.
 ///
@@ -138,28 +37,43 @@ pub struct DeploymentRecord {
 /// - A write whose fence is not the shard's present owner and epoch MUST NOT be stored. It is named
 ///   in the answer of `commit`, which stores the other writes. A store that only one process can open
 ///   names none.
+/// - What a write asks for beside its events (effects, timers) MUST be stored with it, or not at all. Chores are
+///   stored in the same transaction as the writes of their batch, each under its own fence; they are applied in
+///   their order, as if after the writes.
+/// - A [`Consumed`] whose `expected_off` is not the group's position MUST fail the whole batch with
+///   [`StoreError::Moved`], and leave the store unchanged.
+/// - Events that a write allows to forget MAY be dropped at any time after it is stored; the others, and always
+///   the newest, MUST stay. What is not dropped has no gap: reading from a dropped number on starts with the
+///   first event that is kept.
 /// - A write that the store cannot take for a reason of its own (its entity's rows are damaged, a
 ///   bound is reached) MUST fail the whole batch with [`StoreError::Refused`], which names it.
-/// - `commit` MUST return [`StoreError::Conflict`], [`StoreError::Refused`], [`StoreError::Full`],
-///   [`StoreError::Read`], [`StoreError::Corrupt`] or [`StoreError::Unavailable`] only if it is certain that nothing of the batch was
-///   stored. The store goes on.
+/// - `commit` MUST return [`StoreError::Conflict`], [`StoreError::Moved`], [`StoreError::Refused`],
+///   [`StoreError::Full`], [`StoreError::Read`], [`StoreError::Corrupt`] or [`StoreError::Unavailable`] only if it
+///   is certain that nothing of the batch's writes was stored, and that nothing of the batch will be later. Of a
+///   batch without writes it may be stored all the same. The store goes on.
 /// - If the outcome is unknown, `commit` MUST return [`StoreError::Poisoned`], and MUST refuse every later
 ///   commit with it until the store is opened again.
 /// - A read that starts after `commit` returned MUST see the batch. Reads MUST NOT wait for commits.
-/// - An event MUST be returned exactly as written, with its number, as long as the entity lives.
+/// - An event MUST be returned exactly as written, with its number, unless it was forgotten.
+/// - The feed of a partition MUST show events in the order of their commits, those of an entity in the order of
+///   their numbers, and MUST NOT show an event below a place that it has named as `next_off`.
 /// - Dropping the future of a read leaves the store as it was. `commit` is called by one task for each
-///   lane, one batch at a time, and its future is never dropped before it ends. All writes of a batch are
-///   of shards of the same lane: a shard's number modulo [`lanes`](Store::lanes).
+///   lane, one batch at a time, and its future is never dropped before it ends. All writes and chores of a batch
+///   are of shards of the same lane: a shard's number modulo [`lanes`](Store::lanes).
+/// - Reads of rows that carry calls or payloads end early when those take more than
+///   [`ROWS_READ_BYTES_MAX`](crate::words::limits::ROWS_READ_BYTES_MAX), but return one row at least if there is
+///   one. Who pages asks until nothing comes.
 pub trait Store: Send + Sync + 'static {
     /// How many batches may be on their way at once.
     fn lanes(&self) -> usize {
         1
     }
 
-    /// Stores a batch, but for the writes with the fences that it returns.
+    /// Stores a batch, but for the writes and chores with the fences that it returns.
     fn commit(
         &self,
         batch: &[Write],
+        chores: &[Chore],
     ) -> impl Future<Output = Result<Vec<Fence>, StoreError>> + Send;
 
     /// Which of these are not the shards' present owner and epoch.
@@ -218,6 +132,122 @@ pub trait Store: Send + Sync + 'static {
         limit: usize,
     ) -> impl Future<Output = Result<usize, StoreError>> + Send;
 
+    /// Effects of these shards that are not parked, by id, from after one on: at most `limit`.
+    fn outbox(
+        &self,
+        shards: &[Shard],
+        after: Option<EffectId>,
+        limit: usize,
+    ) -> impl Future<Output = Result<Vec<OutboxRow>, StoreError>> + Send;
+
+    /// Effects of all shards that are parked, by id, from after one on: at most `limit`.
+    fn dead_letters(
+        &self,
+        after: Option<EffectId>,
+        limit: usize,
+    ) -> impl Future<Output = Result<Vec<OutboxRow>, StoreError>> + Send;
+
+    /// An effect, unless it has left the outbox.
+    fn effect(
+        &self,
+        id: EffectId,
+    ) -> impl Future<Output = Result<Option<OutboxRow>, StoreError>> + Send;
+
+    /// Effects of an entity, parked or not, by id: at most `limit`.
+    fn outbox_of(
+        &self,
+        source: &Address,
+        limit: usize,
+    ) -> impl Future<Output = Result<Vec<OutboxRow>, StoreError>> + Send;
+
+    /// Timers of these shards that are due up to a time, earliest first: at most `limit`.
+    fn timers(
+        &self,
+        shards: &[Shard],
+        until_ms: u64,
+        limit: usize,
+    ) -> impl Future<Output = Result<Vec<DueTimer>, StoreError>> + Send;
+
+    /// Timers of an entity, by name (bytewise): at most `limit`.
+    fn timers_of(
+        &self,
+        address: &Address,
+        limit: usize,
+    ) -> impl Future<Output = Result<Vec<TimerRow>, StoreError>> + Send;
+
+    fn timer(
+        &self,
+        address: &Address,
+        name: &str,
+    ) -> impl Future<Output = Result<Option<TimerRow>, StoreError>> + Send;
+
+    /// How many partitions the feed has: they are numbered from 0. Either one, or one for each shard, of the
+    /// same number.
+    fn partitions(&self) -> u32 {
+        1
+    }
+
+    /// Events of a partition from a place on: at most `limit` of them and about `bytes_max` bytes, at least one
+    /// if there is one.
+    fn feed(
+        &self,
+        partition: Partition,
+        from_off: u64,
+        limit: usize,
+        bytes_max: usize,
+    ) -> impl Future<Output = Result<FeedPage, StoreError>> + Send;
+
+    /// The places after the newest events of all partitions: where "from now on" begins.
+    fn feed_ends(&self) -> impl Future<Output = Result<Vec<GroupPosition>, StoreError>> + Send;
+
+    /// Names of groups that have a position, ordered (bytewise), from after one on: at most `limit`.
+    fn groups(
+        &self,
+        after: Option<&str>,
+        limit: usize,
+    ) -> impl Future<Output = Result<Vec<String>, StoreError>> + Send;
+
+    /// Where a group is, by partition; partitions in which it has not begun are missing.
+    fn group_positions(
+        &self,
+        group: &str,
+    ) -> impl Future<Output = Result<Vec<GroupPosition>, StoreError>> + Send;
+
+    /// Laggards of a group in these partitions: those that are not parked before those that are, what is due
+    /// first before the others; at most `limit`.
+    fn laggards(
+        &self,
+        group: &str,
+        partitions: &[Partition],
+        limit: usize,
+    ) -> impl Future<Output = Result<Vec<Laggard>, StoreError>> + Send;
+
+    /// Forgets a group. Nobody may consume in its name meanwhile.
+    fn delete_group(&self, group: &str) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    fn view_row(
+        &self,
+        view: &str,
+        key: &str,
+    ) -> impl Future<Output = Result<Option<ViewRow>, StoreError>> + Send;
+
+    /// Rows of a view: at most `limit`.
+    fn view_rows(
+        &self,
+        view: &str,
+        query: &ViewQuery,
+    ) -> impl Future<Output = Result<Vec<ViewRow>, StoreError>> + Send;
+
+    /// Names of views that have rows, ordered (bytewise), from after one on: at most `limit`.
+    fn views(
+        &self,
+        after: Option<&str>,
+        limit: usize,
+    ) -> impl Future<Output = Result<Vec<String>, StoreError>> + Send;
+
+    /// Deletes all rows of a view, some at a time. Nobody may write to it meanwhile.
+    fn delete_view(&self, view: &str) -> impl Future<Output = Result<(), StoreError>> + Send;
+
     /// Stores a module. Idempotent.
     fn put_module(
         &self,
@@ -251,3 +281,14 @@ pub(super) fn deployment_conflict(revision: Revision) -> StoreError {
     let address = Box::new(Address::new("deployment", revision.to_string()));
     StoreError::Conflict { address, expected: Seq(revision.0.saturating_sub(1)) }
 }
+
+/// For stores that do not keep these rows yet.
+macro_rules! not_kept {
+    ($($method:ident($($argument:ident: $type:ty),*) -> $result:ty;)*) => {
+        $(async fn $method(&self, $($argument: $type),*) -> Result<$result, StoreError> {
+            $(let _ = $argument;)*
+            Err(StoreError::Read { reason: "this store does not keep these rows yet".into() })
+        })*
+    };
+}
+pub(super) use not_kept;

@@ -149,6 +149,12 @@ pub const COMMIT_QUEUE_MAX: usize = COMMANDS_IN_FLIGHT_MAX;
 /// A cluster's database that takes longer over a commit gets no more writes until it has answered.
 pub const COMMIT_STALLED_AFTER: Duration = Duration::from_secs(1);
 pub const SNAPSHOTS_KEPT: usize = 2;
+/// Of one read of rows that carry calls or payloads.
+pub const ROWS_READ_BYTES_MAX: usize = 8 * MIB;
+/// What counts of a value by which a view is listed: with names and key it has to fit into a page of an index.
+pub const VIEW_VALUE_BYTES_MAX: usize = KIB;
+/// Rows of a view that are deleted at once.
+pub const VIEW_DELETE_ROWS: i64 = 2_000;
 /// Entities whose newest sequence number is kept in memory, hot or not.
 pub const KNOWN_ENTITIES_MAX: usize = 131_072;
 /// Events that wait, in commit order, to be packed by entity.

@@ -28,7 +28,7 @@ pub fn from_deploy(error: DeployError) -> Status {
 pub fn from_store(error: StoreError) -> Status {
     let text = error.to_string();
     match error {
-        StoreError::Conflict { .. } => Status::aborted(text),
+        StoreError::Conflict { .. } | StoreError::Moved { .. } => Status::aborted(text),
         StoreError::Full { .. } | StoreError::Refused { .. } => Status::resource_exhausted(text),
         StoreError::Poisoned { .. } | StoreError::Unavailable { .. } | StoreError::Read { .. } => {
             Status::unavailable(text)

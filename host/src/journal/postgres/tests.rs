@@ -74,7 +74,7 @@ async fn writes_of_another_epoch_are_named_and_the_others_are_stored() {
     opened.sql("UPDATE shard SET epoch = 2 WHERE shard_id = 4").await;
     opened.sql("UPDATE shard SET owner = NULL WHERE shard_id = 5").await;
     let batch = [write(0, 1), write(4, 1), write(5, 1)];
-    let fenced = opened.store.commit(&batch).await.unwrap();
+    let fenced = opened.store.commit(&batch, &[]).await.unwrap();
     assert_eq!(fenced, [batch[1].fence, batch[2].fence]);
     for (write, seq) in batch.iter().zip([2, 0, 0]) {
         assert_eq!(opened.store.load(&write.address, None).await.unwrap().seq, Seq(seq));
@@ -91,7 +91,7 @@ async fn one_batch_may_hold_two_epochs_of_a_shard() {
     let new =
         Write { fence: Fence { epoch: Epoch(2), ..old.fence }, ..conformance::write("b", 0, 1) };
     let batch = [old, new];
-    assert_eq!(opened.store.commit(&batch).await.unwrap(), [batch[0].fence]);
+    assert_eq!(opened.store.commit(&batch, &[]).await.unwrap(), [batch[0].fence]);
     assert_eq!(opened.store.load(&batch[0].address, None).await.unwrap().seq, Seq(0));
     assert_eq!(opened.store.load(&batch[1].address, None).await.unwrap().seq, Seq(1));
 }
@@ -101,7 +101,7 @@ async fn a_conflict_in_a_fenced_shard_is_a_fence() {
     let opened = open(1).await;
     opened.sql("UPDATE shard SET epoch = 2").await;
     let batch = [conformance::write("a", 7, 1)];
-    assert_eq!(opened.store.commit(&batch).await.unwrap(), [batch[0].fence]);
+    assert_eq!(opened.store.commit(&batch, &[]).await.unwrap(), [batch[0].fence]);
 }
 
 #[tokio::test]
@@ -122,7 +122,7 @@ async fn old_snapshots_are_deleted() {
     for after in 0..5 {
         let snapshot = Some(conformance::event("state"));
         let write = Write { snapshot, ..conformance::write("a", after, 1) };
-        opened.store.commit(&[write]).await.unwrap();
+        opened.store.commit(&[write], &[]).await.unwrap();
     }
     while opened.number("SELECT count(*) FROM snapshot").await != 2 {
         tokio::task::yield_now().await;
@@ -170,11 +170,11 @@ async fn what_cannot_be_opened_is_said_in_a_sentence_without_the_password() {
 #[tokio::test]
 async fn a_shard_that_lost_acknowledged_events_is_halted() {
     let opened = open(1).await;
-    opened.store.commit(&[conformance::write("a", 0, 3)]).await.unwrap();
+    opened.store.commit(&[conformance::write("a", 0, 3)], &[]).await.unwrap();
     opened.sql("DELETE FROM journal WHERE seq > 1").await;
     opened.sql("UPDATE shard SET next_off = 2").await;
     let batch = [conformance::write("a", 1, 1)];
-    assert_eq!(opened.store.commit(&batch).await.unwrap(), [batch[0].fence]);
+    assert_eq!(opened.store.commit(&batch, &[]).await.unwrap(), [batch[0].fence]);
     assert_eq!(opened.holdings.epoch(Shard(0)), None);
     assert_eq!(opened.metrics.shards_halted.get(), 1);
     let halted = "SELECT count(*) FROM shard WHERE owner IS NULL AND epoch = 2 AND \
@@ -187,9 +187,9 @@ async fn a_shard_that_lost_acknowledged_events_is_halted() {
 async fn a_loss_is_noticed_though_nobody_writes() {
     let opened = open(8).await;
     let batch = [write_to(&opened.holdings, 2, EPOCH, 0, 3)];
-    assert!(opened.store.commit(&batch).await.unwrap().is_empty());
+    assert!(opened.store.commit(&batch, &[]).await.unwrap().is_empty());
     let batch = [write_to(&opened.holdings, 6, EPOCH, 0, 3)];
-    assert!(opened.store.commit(&batch).await.unwrap().is_empty());
+    assert!(opened.store.commit(&batch, &[]).await.unwrap().is_empty());
     opened.sql("DELETE FROM journal WHERE shard_id = 6").await;
     opened.sql("UPDATE shard SET next_off = 1 WHERE shard_id = 6").await;
     let deadline = clock::now() + 5 * STORE_LOSSES_LOOKED_FOR_EVERY;
@@ -206,12 +206,13 @@ async fn a_loss_is_noticed_though_nobody_writes() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_answer_that_is_lost_steps_the_epoch_and_is_looked_up() {
     let opened = open(1).await;
-    opened.store.commit(&[conformance::write("a", 0, 1)]).await.unwrap();
+    opened.store.commit(&[conformance::write("a", 0, 1)], &[]).await.unwrap();
     let mut other = opened.store.connection().await.unwrap();
     other.execute("BEGIN").await.unwrap();
     other.execute("SELECT * FROM shard FOR UPDATE").await.unwrap();
     let store = opened.store.clone();
-    let commit = tokio::spawn(async move { store.commit(&[conformance::write("a", 1, 1)]).await });
+    let commit =
+        tokio::spawn(async move { store.commit(&[conformance::write("a", 1, 1)], &[]).await });
     let blocked = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
         WHERE datname = current_database() AND wait_event_type = 'Lock'";
     while opened.number(blocked).await == 0 {
@@ -228,7 +229,7 @@ async fn an_answer_that_is_lost_steps_the_epoch_and_is_looked_up() {
         fence: Fence { shard: Shard(0), epoch: Epoch(2) },
         ..conformance::write("a", 1, 1)
     };
-    assert_eq!(opened.store.commit(&[again]).await.unwrap(), []);
+    assert_eq!(opened.store.commit(&[again], &[]).await.unwrap(), []);
     opened.assert_gapless().await;
 }
 
@@ -237,7 +238,7 @@ async fn a_standby_answers_reads_and_takes_no_writes_until_it_is_promoted() {
     let primary = Server::start(&["fsync=off"]);
     let opened = open_at(primary.database(), 1).await;
     let standby = primary.standby(true);
-    opened.store.commit(&[conformance::write("a", 0, 1)]).await.unwrap();
+    opened.store.commit(&[conformance::write("a", 0, 1)], &[]).await.unwrap();
     let database = opened.url.expose().rsplit_once('/').unwrap().1;
     let url = Secret::new(standby.url(database));
     prepare(&url, 1).await.unwrap();
@@ -247,11 +248,11 @@ async fn a_standby_answers_reads_and_takes_no_writes_until_it_is_promoted() {
     });
     let address = Address::new("carts", "a");
     assert_eq!(store.load(&address, None).await.unwrap().seq, Seq(1));
-    let error = store.commit(&[conformance::write("a", 1, 1)]).await.unwrap_err();
+    let error = store.commit(&[conformance::write("a", 1, 1)], &[]).await.unwrap_err();
     assert!(matches!(error, StoreError::Unavailable { .. }), "{error}");
     primary.stop_immediate();
     standby.promote();
-    assert_eq!(store.commit(&[conformance::write("a", 1, 1)]).await.unwrap(), []);
+    assert_eq!(store.commit(&[conformance::write("a", 1, 1)], &[]).await.unwrap(), []);
     assert_eq!(store.load(&address, None).await.unwrap().seq, Seq(2));
 }
 
@@ -350,15 +351,9 @@ async fn write_on(
             },
         };
         let text = format!("{address} {}", writes.len());
-        let write = Write {
-            address: address.clone(),
-            fence: Fence { shard, epoch },
-            after: seq,
-            events: vec![conformance::event(text.clone())],
-            snapshot: None,
-            receipt: None,
-            at_ms: 0,
-        };
+        let fence = Fence { shard, epoch };
+        let events = vec![conformance::event(text.clone())];
+        let write = Write { events, ..Write::new(address.clone(), fence, seq, 0) };
         let outcome = journal.append(write).wait().await;
         match &outcome {
             Ok(()) => {
@@ -429,7 +424,7 @@ async fn commits_per_second() {
                         ..conformance::write(&format!("{lane} {n}"), batches, 1)
                     })
                     .collect();
-                assert_eq!(opened.store.commit(&batch).await.unwrap(), []);
+                assert_eq!(opened.store.commit(&batch, &[]).await.unwrap(), []);
                 batches += 1;
             }
             batches

@@ -35,7 +35,7 @@ async fn read(store: &SqliteStore, id: &str) -> Result<Vec<StoredEvent>, StoreEr
 async fn closed() -> (TempDir, Vec<u8>) {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path()).await;
-    store.commit(&[write("a", 0, 30), write("b", 0, 30)]).await.unwrap();
+    store.commit(&[write("a", 0, 30), write("b", 0, 30)], &[]).await.unwrap();
     store.close().await;
     let bytes = std::fs::read(dir.path().join("stead.db")).unwrap();
     (dir, bytes)
@@ -50,7 +50,7 @@ async fn a_directory_in_use_is_refused_naming_the_process() {
         matches!(&error, OpenError::InUse { pid, .. } if *pid == std::process::id().to_string()),
         "{error}"
     );
-    store.commit(&[write("a", 0, 1)]).await.unwrap();
+    store.commit(&[write("a", 0, 1)], &[]).await.unwrap();
     store.close().await;
     open(dir.path()).await;
 }
@@ -111,7 +111,7 @@ async fn flipped_bytes_of_events_are_never_returned() {
     for is_packed in [false, true] {
         let dir = tempfile::tempdir().unwrap();
         let store = open(dir.path()).await;
-        store.commit(&[write("victim", 0, 5), write("other", 0, 5)]).await.unwrap();
+        store.commit(&[write("victim", 0, 5), write("other", 0, 5)], &[]).await.unwrap();
         if is_packed {
             store.pack_now().await;
         }
@@ -133,7 +133,7 @@ async fn flipped_bytes_of_events_are_never_returned() {
 async fn a_missing_event_is_damage_and_not_an_end() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path()).await;
-    store.commit(&[write("a", 0, 40)]).await.unwrap();
+    store.commit(&[write("a", 0, 40)], &[]).await.unwrap();
     store.pack_now().await;
     store.meddle("DELETE FROM segment WHERE seq_first = 1").await;
     let error = read(&store, "a").await.unwrap_err();
@@ -169,20 +169,20 @@ fn a_read_only_directory_is_refused() {
 async fn fill(store: &SqliteStore) -> StoreError {
     store.meddle("PRAGMA max_page_count = 1").await;
     let large = Write { events: vec![event("x".repeat(1 << 20))], ..write("a", 1, 0) };
-    store.commit(&[write("b", 0, 1), large]).await.unwrap_err()
+    store.commit(&[write("b", 0, 1), large], &[]).await.unwrap_err()
 }
 
 #[tokio::test]
 async fn a_full_disk_stores_nothing_and_the_store_goes_on() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path()).await;
-    store.commit(&[write("a", 0, 1)]).await.unwrap();
+    store.commit(&[write("a", 0, 1)], &[]).await.unwrap();
     let error = fill(&store).await;
     assert!(matches!(error, StoreError::Full { .. }), "{error}");
     assert_eq!(read(&store, "a").await.unwrap().len(), 1);
     assert_eq!(read(&store, "b").await.unwrap().len(), 0);
     store.meddle("PRAGMA max_page_count = 1000000").await;
-    store.commit(&[write("b", 0, 1), write("a", 1, 2)]).await.unwrap();
+    store.commit(&[write("b", 0, 1), write("a", 1, 2)], &[]).await.unwrap();
     store.close().await;
     let store = open(dir.path()).await;
     assert_eq!(read(&store, "a").await.unwrap().len(), 3);
@@ -193,7 +193,7 @@ async fn a_full_disk_stores_nothing_and_the_store_goes_on() {
 async fn a_journal_on_a_full_disk_refuses_and_goes_on() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path()).await;
-    store.commit(&[write("a", 0, 1)]).await.unwrap();
+    store.commit(&[write("a", 0, 1)], &[]).await.unwrap();
     store.meddle("PRAGMA max_page_count = 1").await;
     let journal =
         Journal::start(AnyStore::Sqlite(store.clone()), Holdings::alone(), Metrics::default());
@@ -210,17 +210,17 @@ async fn a_journal_on_a_full_disk_refuses_and_goes_on() {
 async fn after_an_unknown_failure_nothing_is_acknowledged_until_the_store_is_opened_again() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path()).await;
-    store.commit(&[write("a", 0, 1)]).await.unwrap();
+    store.commit(&[write("a", 0, 1)], &[]).await.unwrap();
     store.meddle("ALTER TABLE journal RENAME TO elsewhere").await;
-    let error = store.commit(&[write("a", 1, 1)]).await.unwrap_err();
+    let error = store.commit(&[write("a", 1, 1)], &[]).await.unwrap_err();
     assert!(matches!(error, StoreError::Poisoned { .. }), "{error}");
     store.meddle("ALTER TABLE elsewhere RENAME TO journal").await;
-    let error = store.commit(&[write("a", 1, 1)]).await.unwrap_err();
+    let error = store.commit(&[write("a", 1, 1)], &[]).await.unwrap_err();
     assert!(matches!(error, StoreError::Poisoned { .. }), "{error}");
     assert_eq!(read(&store, "a").await.unwrap().len(), 1);
     store.close().await;
     let store = open(dir.path()).await;
-    store.commit(&[write("a", 1, 1)]).await.unwrap();
+    store.commit(&[write("a", 1, 1)], &[]).await.unwrap();
 }
 
 #[tokio::test]
@@ -245,7 +245,7 @@ async fn a_crash_between_any_two_steps_of_packing_changes_nothing() {
     let ids = ["a", "b", "c", "d", "e"];
     for after in [0, 8] {
         let batch: Vec<Write> = ids.iter().map(|id| write(id, after, 8)).collect();
-        store.commit(&batch).await.unwrap();
+        store.commit(&batch, &[]).await.unwrap();
     }
     let check = async |step: &str| {
         let crashed = copy(dir.path());
@@ -259,7 +259,7 @@ async fn a_crash_between_any_two_steps_of_packing_changes_nothing() {
         }
         // What was begun is ended, and more follows.
         reopened.pack_now().await;
-        reopened.commit(&[write("a", 16, 1)]).await.unwrap();
+        reopened.commit(&[write("a", 16, 1)], &[]).await.unwrap();
         reopened.pack_now().await;
         assert_eq!(read(&reopened, "a").await.unwrap().len(), 17, "after {step}");
         assert_eq!(read(&reopened, "e").await.unwrap().len(), 16, "after {step}");
@@ -282,7 +282,7 @@ async fn commits_go_on_while_the_packer_works() {
     let options = SqliteOptions { tail_rows_max: 64, ..tiny() };
     let store = SqliteStore::open_with(dir.path(), options).await.unwrap();
     for after in 0..300 {
-        store.commit(&[write("a", after, 1), write("b", after * 2, 2)]).await.unwrap();
+        store.commit(&[write("a", after, 1), write("b", after * 2, 2)], &[]).await.unwrap();
         let page =
             store.events(&Address::new("carts", "b"), Seq(after + 1), 50, 1 << 20).await.unwrap();
         let expected: Vec<u64> = (after + 1..=after * 2 + 2).take(50).collect();
@@ -303,7 +303,7 @@ async fn a_commit_does_not_wait_for_readers() {
         busy.push(store.0.readers.acquire().await.unwrap());
     }
     let batch = [write("a", 0, 1)];
-    let commit = tokio::time::timeout(Duration::from_secs(5), store.commit(&batch));
+    let commit = tokio::time::timeout(Duration::from_secs(5), store.commit(&batch, &[]));
     commit.await.unwrap().unwrap();
 }
 
@@ -313,7 +313,7 @@ async fn a_damaged_snapshot_is_left_aside() {
     let store = open(dir.path()).await;
     for after in 0..2 {
         let snapshot = Some(event(format!("state {after}")));
-        store.commit(&[Write { snapshot, ..write("a", after, 1) }]).await.unwrap();
+        store.commit(&[Write { snapshot, ..write("a", after, 1) }], &[]).await.unwrap();
     }
     let address = Address::new("carts", "a");
     let newest = async |store: &SqliteStore| {
@@ -332,7 +332,7 @@ async fn a_damaged_snapshot_is_left_aside() {
 async fn a_damaged_row_keeps_nobody_else_from_being_packed() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path()).await;
-    store.commit(&[write("a", 0, 9), write("victim", 0, 9), write("b", 0, 9)]).await.unwrap();
+    store.commit(&[write("a", 0, 9), write("victim", 0, 9), write("b", 0, 9)], &[]).await.unwrap();
     store.meddle("UPDATE journal SET data = x'0102030405' WHERE entity = 2 AND seq = 5").await;
     // What is in memory is intact, so it is opened anew.
     let crashed = copy(dir.path());
@@ -344,7 +344,7 @@ async fn a_damaged_row_keeps_nobody_else_from_being_packed() {
         rows.fetch_all(&store.0.readers).await.unwrap()
     };
     assert_eq!(rows(&store).await, [(2, 9)]);
-    store.commit(&[write("victim", 9, 1), write("b", 9, 1)]).await.unwrap();
+    store.commit(&[write("victim", 9, 1), write("b", 9, 1)], &[]).await.unwrap();
     store.pack_now().await;
     assert_eq!(rows(&store).await, [(2, 10)]);
     assert_eq!(read(&store, "a").await.unwrap().len(), 9);
@@ -358,7 +358,7 @@ async fn pages_of_tiny_events_end_without_a_gap_after_reopening() {
     let store = open(dir.path()).await;
     let tiny_event = Message::new("E", bytes::Bytes::new());
     let events = vec![tiny_event; 3_000];
-    store.commit(&[Write { events, ..write("a", 0, 0) }]).await.unwrap();
+    store.commit(&[Write { events, ..write("a", 0, 0) }], &[]).await.unwrap();
     let crashed = copy(dir.path());
     let store = open(crashed.path()).await;
     let (mut next, mut more) = (1, true);
@@ -382,15 +382,15 @@ async fn one_message_type_too_many_refuses_its_write_only() {
         ..write(id, after, 0)
     };
     let batch = [typed("a", 0, "A"), typed("a", 1, "B"), typed("b", 0, "C")];
-    store.commit(&batch).await.unwrap();
+    store.commit(&batch, &[]).await.unwrap();
     let batch = [typed("b", 1, "A"), typed("a", 2, "D")];
-    match store.commit(&batch).await {
+    match store.commit(&batch, &[]).await {
         Err(StoreError::Refused { address, after, .. }) => {
             assert_eq!((*address, after), (Address::new("carts", "a"), Seq(2)));
         }
         other => panic!("{other:?}"),
     }
-    store.commit(&batch[..1]).await.unwrap();
+    store.commit(&batch[..1], &[]).await.unwrap();
 }
 
 #[tokio::test]
@@ -421,7 +421,7 @@ async fn expired_receipts_are_deleted() {
     let batch: Vec<Write> = (0..1_200)
         .map(|n| Write { receipt: Some(receipt(n, now + n % 2 * 60_000)), ..write("a", 0, 0) })
         .collect();
-    store.commit(&batch).await.unwrap();
+    store.commit(&batch, &[]).await.unwrap();
     store.0.sweep_receipts(now + 1).await.unwrap();
     let left: i64 = sqlx::query_scalar("SELECT count(*) FROM receipt")
         .fetch_one(&store.0.readers)

@@ -60,6 +60,9 @@ impl Host {
             snapshot: None,
             receipt: None,
             at_ms: 1,
+            effects: Vec::new(),
+            timers: Vec::new(),
+            forget_before: None,
         };
         self.journal.append(write).wait().await.unwrap();
     }
