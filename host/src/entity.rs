@@ -10,6 +10,7 @@
 
 mod activation;
 mod actor;
+mod caller;
 mod crash;
 mod handoff;
 mod house;
@@ -29,6 +30,7 @@ use crate::registry::{Method, Service};
 use crate::words::clock::Instant;
 use crate::words::{EntityId, JournalName, Seq, Status};
 
+pub use caller::{Caller, OutCall};
 pub use crash::CrashReport;
 pub use house::Entities;
 pub use inspect::StateAt;
