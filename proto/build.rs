@@ -3,6 +3,7 @@ use std::path::PathBuf;
 const FILES: &[&str] = &[
     "stead/options.proto",
     "stead/admin/v1/admin.proto",
+    "stead/workflow/v1/workflow.proto",
     "google/api/annotations.proto",
     "google/api/httpbody.proto",
     "grpc/health/v1/health.proto",

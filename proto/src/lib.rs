@@ -9,6 +9,12 @@ pub mod admin {
     }
 }
 
+pub mod workflow {
+    pub mod v1 {
+        tonic::include_proto!("stead.workflow.v1");
+    }
+}
+
 pub mod grpc {
     pub mod health {
         pub mod v1 {

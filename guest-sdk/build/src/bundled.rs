@@ -5,6 +5,10 @@ use protox::file::{File, FileResolver};
 
 const FILES: &[(&str, &str)] = &[
     ("stead/options.proto", include_str!("../../../proto/stead/options.proto")),
+    (
+        "stead/workflow/v1/workflow.proto",
+        include_str!("../../../proto/stead/workflow/v1/workflow.proto"),
+    ),
     ("google/api/annotations.proto", include_str!("../../../proto/google/api/annotations.proto")),
     ("google/api/http.proto", include_str!("../../../proto/google/api/http.proto")),
     ("google/api/httpbody.proto", include_str!("../../../proto/google/api/httpbody.proto")),
