@@ -2,6 +2,8 @@
 
 use prost::{Message, Name};
 
+use crate::rejection::{Code, Rejection};
+
 /// A protobuf message in its binary encoding, and the full name of its type.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EncodedMessage {
@@ -42,6 +44,17 @@ pub trait Events: Sized {
     ///
     /// A sentence, if no variant has a message of this type or its bytes are not such a message.
     fn decode(type_name: &str, data: &[u8]) -> Result<Self, String>;
+
+    /// The event in a `google.protobuf.Any`, as a consumer of every type is given it.
+    ///
+    /// # Errors
+    ///
+    /// INVALID_ARGUMENT, if no variant has a message of this type or its bytes are not such a message.
+    fn from_any(any: &prost_types::Any) -> Result<Self, Rejection> {
+        let type_name = any.type_url.rsplit('/').next().unwrap_or_default();
+        Self::decode(type_name, &any.value)
+            .map_err(|error| Rejection::new(Code::InvalidArgument, error))
+    }
 }
 
 /// For entities that never emit one.

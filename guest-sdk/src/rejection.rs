@@ -28,6 +28,30 @@ pub enum Code {
     Unauthenticated = 16,
 }
 
+impl Code {
+    /// The code with this number; `Unknown` if there is none.
+    pub fn from_number(number: u32) -> Self {
+        match number {
+            1 => Self::Cancelled,
+            3 => Self::InvalidArgument,
+            4 => Self::DeadlineExceeded,
+            5 => Self::NotFound,
+            6 => Self::AlreadyExists,
+            7 => Self::PermissionDenied,
+            8 => Self::ResourceExhausted,
+            9 => Self::FailedPrecondition,
+            10 => Self::Aborted,
+            11 => Self::OutOfRange,
+            12 => Self::Unimplemented,
+            13 => Self::Internal,
+            14 => Self::Unavailable,
+            15 => Self::DataLoss,
+            16 => Self::Unauthenticated,
+            _ => Self::Unknown,
+        }
+    }
+}
+
 /// A command that was refused. Nothing of it is kept: no event, no change.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rejection {

@@ -1,5 +1,5 @@
-//! Tests an entity natively, without WebAssembly and without a host: given events, when a command,
-//! then events and a reply.
+//! Tests functions natively, without WebAssembly and without a host: given events or a state, when a
+//! command, then what it leads to.
 //!
 //! ```ignore
 //! Scenario::<Cart>::new("ada")
@@ -10,192 +10,146 @@
 //! ```
 //!
 //! Whatever a scenario asserts, it also checks what the host relies on: that messages survive their
-//! encoding, that a refused command changes nothing, and that a replay, from the first event or from
-//! a snapshot, gives the state that the live entity had (as far as its snapshot shows it).
+//! encoding, that a refused command changes nothing, and that a replay gives the state that the live
+//! entity had.
+//!
+//! [`Scenario`] is for event-sourced entities, [`ValueScenario`] for value entities, [`ActionScenario`]
+//! for actions, [`WorkflowScenario`] for workflows, and [`fold_view`] for views.
+
+mod action;
+mod event_sourced;
+mod expected;
+mod value;
+mod view;
+mod workflow;
 
 use std::fmt::Debug;
 
-use prost::{Message, Name};
+use prost::Message;
 
-use crate::context::{Call, Context, Metadata, Outcome};
-use crate::entity::EventSourced;
-use crate::event::{EncodedMessage, Events, decode};
+use crate::call::{Answer, Call, Effect, TimerChange};
+use crate::context::Metadata;
+use crate::event::{EncodedMessage, decode};
 use crate::rejection::{Code, Rejection};
+use crate::view::StateChange;
 
-/// An entity and what it has been through so far.
-pub struct Scenario<E> {
-    call: Call,
-    journal: Vec<EncodedMessage>,
-    state: E,
-}
+pub use action::ActionScenario;
+pub use event_sourced::Scenario;
+pub use expected::{ExpectedEffect, ExpectedTimer, effect, effect_sync, no_timer, timer};
+pub use value::ValueScenario;
+pub use view::fold_view;
+pub use workflow::WorkflowScenario;
 
-impl<E: EventSourced> Scenario<E> {
-    /// An entity before its first event.
-    pub fn new(entity_id: &str) -> Self {
-        let call =
-            Call { entity_id: entity_id.into(), command_id: "test".into(), ..Call::default() };
-        Self { call, journal: Vec::new(), state: E::default() }
-    }
-
-    /// Events that were stored earlier.
-    pub fn given<V: Into<E::Event>>(mut self, events: impl IntoIterator<Item = V>) -> Self {
-        for event in events {
-            let encoded = event.into().encode();
-            self.state.apply(decoded::<E>(&encoded));
-            self.journal.push(encoded);
-        }
-        self
-    }
-
-    /// The time of the next command, in milliseconds since 1970; otherwise 0.
-    pub fn at_ms(mut self, now_ms: u64) -> Self {
-        self.call.now_ms = now_ms;
-        self
-    }
-
-    /// Where the randomness of the next command begins; otherwise 0.
-    pub fn with_seed(mut self, seed: u64) -> Self {
-        self.call.seed = seed;
-        self
-    }
-
-    /// The metadata of the next command; otherwise none.
-    pub fn with_metadata<const N: usize>(mut self, entries: [(&str, &str); N]) -> Self {
-        let entries = entries.map(|(name, value)| (name.to_owned(), value.to_owned()));
-        self.call.metadata = Metadata::new(entries.into());
-        self
-    }
-
-    /// Runs one command: `when(Cart::add_item, AddLineItem { .. })`.
-    pub fn when<C, R>(
-        mut self,
-        handler: fn(&E, &mut Context<E>, C) -> Outcome<E, R>,
-        command: C,
-    ) -> Then<E, R>
-    where
-        C: Message + Default,
-        R: Message + Default + 'static,
-    {
-        let command = reencoded("the command", &command);
-        let before = self.replayed_state();
-        let mut ctx = Context::new(self.call.clone());
-        let outcome = handler(&self.state, &mut ctx, command);
-        let mut emitted = Vec::new();
-        let result = match outcome {
-            Ok(reply) => {
-                emitted = ctx.events.iter().map(Events::encode).collect();
-                ctx.events.into_iter().for_each(|event| self.state.apply(event));
-                Ok(reencoded("the reply", &reply.response(&self.state)))
-            }
-            Err(rejection) => Err(rejection),
-        };
-        self.journal.extend_from_slice(&emitted);
-        self.check_replay(before, &emitted);
-        Then { scenario: self, emitted, result }
-    }
-
-    /// The entity's state.
-    pub fn state(&self) -> &E {
-        &self.state
-    }
-
-    fn replayed_state(&self) -> E {
-        let mut state = E::default();
-        self.journal.iter().for_each(|event| state.apply(decoded::<E>(event)));
-        state
-    }
-
-    fn check_replay(&self, before: E, emitted: &[EncodedMessage]) {
-        let live = encoded_snapshot(&self.state);
-        assert_eq!(
-            encoded_snapshot(&self.replayed_state()),
-            live,
-            "a replay of all events gives another state than the live entity has"
-        );
-        let Some(snapshot) = before.snapshot() else { return };
-        let mut restored = E::default();
-        restored
-            .restore(reencoded("the snapshot", &snapshot))
-            .expect("the entity restores its own snapshot");
-        emitted.iter().for_each(|event| restored.apply(decoded::<E>(event)));
-        assert_eq!(
-            encoded_snapshot(&restored),
-            live,
-            "a snapshot and the events after it give another state than the live entity has"
-        );
-    }
-}
-
-/// What a command led to.
-pub struct Then<E: EventSourced, R> {
-    scenario: Scenario<E>,
+/// What a command led to. `S` is the scenario that it was part of.
+pub struct Then<S, R> {
+    scenario: S,
+    now_ms: u64,
     emitted: Vec<EncodedMessage>,
-    result: Result<R, Rejection>,
+    state: StateChange,
+    effects: Vec<Effect>,
+    timers: Vec<TimerChange>,
+    sent: Vec<Answer<R>>,
+    result: Result<Answer<R>, Rejection>,
 }
 
-impl<E: EventSourced, R: PartialEq + Debug> Then<E, R> {
-    /// These events, in this order, and no others.
+impl<S, R: PartialEq + Debug> Then<S, R> {
     #[track_caller]
-    pub fn then_events<V: Into<E::Event>>(self, events: impl IntoIterator<Item = V>) -> Self {
-        if let Err(rejection) = &self.result {
-            panic!("the command was refused: {rejection}");
+    fn accepted(&self) -> &Answer<R> {
+        match &self.result {
+            Ok(answer) => answer,
+            Err(rejection) => panic!("the command was refused: {rejection}"),
         }
-        let expected: Vec<_> = events.into_iter().map(|event| event.into().encode()).collect();
-        assert_eq!(self.emitted, expected, "the command emitted other events");
-        self
-    }
-
-    #[track_caller]
-    pub fn then_no_events(self) -> Self {
-        self.then_events(Vec::<E::Event>::new())
     }
 
     #[track_caller]
     pub fn then_reply(self, reply: R) -> Self {
-        match &self.result {
-            Ok(found) => assert_eq!(*found, reply, "the command got another reply"),
-            Err(rejection) => panic!("the command was refused: {rejection}"),
+        match self.accepted() {
+            Answer::Reply(found) => assert_eq!(*found, reply, "the command got another reply"),
+            Answer::Forward(call) => panic!("the command was forwarded: {call:?}"),
+            Answer::None => panic!("the command was answered with nothing"),
         }
         self
     }
 
-    /// Both at once.
+    /// Another function answers.
     #[track_caller]
-    pub fn then<V: Into<E::Event>>(self, events: impl IntoIterator<Item = V>, reply: R) -> Self {
-        self.then_events(events).then_reply(reply)
+    pub fn then_forward<T>(self, call: Call<T>) -> Self {
+        match self.accepted() {
+            Answer::Forward(found) => assert_eq!(*found, call.into_request()),
+            other => panic!("the command was not forwarded, but answered {other:?}"),
+        }
+        self
+    }
+
+    /// These effects, in this order, and no others: `[effect(call), effect_sync(call)]`. Those of a
+    /// streamed answer's messages are among them.
+    #[track_caller]
+    pub fn then_effects(self, effects: impl IntoIterator<Item = ExpectedEffect>) -> Self {
+        let expected: Vec<_> = effects.into_iter().map(|effect| effect.0).collect();
+        assert_eq!(self.effects, expected, "the command asked for other effects");
+        self
+    }
+
+    #[track_caller]
+    pub fn then_no_effects(self) -> Self {
+        self.then_effects([])
+    }
+
+    /// These changes of timers, in this order, and no others.
+    #[track_caller]
+    pub fn then_timers(self, timers: impl IntoIterator<Item = ExpectedTimer>) -> Self {
+        let found: Vec<_> =
+            self.timers.iter().map(|change| ExpectedTimer::of(change, self.now_ms)).collect();
+        let expected: Vec<_> = timers.into_iter().collect();
+        assert_eq!(found, expected, "the command changed other timers");
+        self
     }
 
     #[track_caller]
     pub fn then_rejected(self, code: Code) -> Self {
         match &self.result {
-            Ok(reply) => panic!("the command was accepted, and answered {reply:?}"),
+            Ok(answer) => panic!("the command was accepted, and answered {answer:?}"),
             Err(rejection) => assert_eq!(rejection.code, code, "{rejection}"),
         }
         self
     }
 
-    /// The reply or rejection, for other checks.
-    pub fn result(&self) -> &Result<R, Rejection> {
-        &self.result
+    /// The reply, for other checks.
+    ///
+    /// # Panics
+    ///
+    /// If there is none.
+    #[track_caller]
+    pub fn reply(&self) -> &R {
+        match self.accepted() {
+            Answer::Reply(reply) => reply,
+            other => panic!("the command was not replied to: {other:?}"),
+        }
+    }
+
+    /// Why it was refused, for other checks.
+    pub fn rejection(&self) -> Option<&Rejection> {
+        self.result.as_ref().err()
     }
 
     /// The same entity, for the next command.
-    pub fn and(self) -> Scenario<E> {
+    pub fn and(self) -> S {
         self.scenario
     }
 }
 
-fn decoded<E: EventSourced>(event: &EncodedMessage) -> E::Event {
-    E::Event::decode(&event.type_name, &event.data).expect("an event decodes after it was encoded")
+fn metadata_of<const N: usize>(entries: [(&str, &str); N]) -> Metadata {
+    let entries = entries.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    Metadata::new(entries.into())
 }
 
 fn reencoded<M: Message + Default>(what: &str, message: &M) -> M {
     decode(what, &message.encode_to_vec()).expect("a message decodes after it was encoded")
 }
 
-fn encoded_snapshot<E: EventSourced>(state: &E) -> Option<EncodedMessage>
-where
-    E::Snapshot: Name,
-{
-    state.snapshot().map(|snapshot| EncodedMessage::of(&snapshot))
+fn reencoded_reply<R: Message + Default>(answer: Answer<R>) -> Answer<R> {
+    match answer {
+        Answer::Reply(reply) => Answer::Reply(reencoded("the reply", &reply)),
+        other => other,
+    }
 }

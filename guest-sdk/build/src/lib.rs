@@ -9,14 +9,17 @@
 //! ```
 //!
 //! For every package it writes what `stead_sdk::include_proto!("the.package")` includes: the
-//! messages, as prost makes them, and for every service a trait that an entity implements. The file
-//! descriptor set, with all imports and all options, is embedded beside the services.
+//! messages, as prost makes them, and for every service `Name`: a trait `Name` that an entity or an
+//! action implements, or a workflow if one of the methods has the option `stead.workflow_role`; and
+//! `NameClient`, which makes calls. The file descriptor set, with all imports and all options, is
+//! embedded beside the services.
 //!
-//! `stead/options.proto`, `google/api/*.proto` and `cloudstate/*.proto` can be imported without
+//! `stead/options.proto`, `stead/workflow/v1/workflow.proto`, `google/api/*.proto` and `cloudstate/*.proto` can be imported without
 //! having a copy of them.
 
 mod bundled;
 mod service;
+mod workflow;
 
 use std::path::{Path, PathBuf};
 use std::{env, fmt, fs};
@@ -123,7 +126,7 @@ impl Config {
         write(&out_dir.join(&descriptor_file), &encoded)?;
 
         if !self.messages_only {
-            service::check(&descriptors)?;
+            let workflows = workflow::read(&compiler.descriptor_pool())?;
             // What is embedded is copied into the memory of every hot entity, but read only once, by
             // the host: it travels deflated.
             let descriptor_file = format!("{descriptor_file}.deflate");
@@ -132,7 +135,8 @@ impl Config {
             self.prost
                 .prost_path("::stead_sdk::prost")
                 .prost_types_path("::stead_sdk::prost_types")
-                .service_generator(Box::new(service::Generator { descriptor_file }));
+                .extern_path(".stead.workflow.v1", "::stead_sdk::workflow::v1")
+                .service_generator(Box::new(service::Generator { descriptor_file, workflows }));
         }
         self.prost
             .out_dir(&out_dir)

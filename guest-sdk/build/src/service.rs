@@ -1,70 +1,59 @@
-//! The code for a protobuf service: the trait that an entity implements, and the table that leads
-//! from a method's name to the trait's method.
+//! The code for a protobuf service: the trait that an entity or an action implements, the table that
+//! leads from a method's name to the trait's method, and the client that makes calls. What implements a
+//! workflow is made elsewhere.
 
 use std::fmt::Write;
 
-use prost_build::{Comments, Service, ServiceGenerator};
-use prost_types::FileDescriptorSet;
+use prost_build::{Comments, Method, Service, ServiceGenerator};
 
-use crate::Error;
+use crate::workflow::{self, Workflows};
 
 pub struct Generator {
     /// The deflated file descriptor set, beside the generated code.
     pub descriptor_file: String,
-}
-
-/// Refuses what no entity can serve.
-pub fn check(descriptors: &FileDescriptorSet) -> Result<(), Error> {
-    for file in &descriptors.file {
-        for service in &file.service {
-            for method in &service.method {
-                if method.client_streaming() || method.server_streaming() {
-                    return Err(Error(format!(
-                        "{}: {}.{} streams; a method of an entity takes one message and answers one",
-                        file.name(),
-                        service.name(),
-                        method.name()
-                    )));
-                }
-            }
-        }
-    }
-    Ok(())
+    pub workflows: Workflows,
 }
 
 impl ServiceGenerator for Generator {
     fn generate(&mut self, service: Service, buf: &mut String) {
-        let name = &service.name;
         let full_name = match service.package.as_str() {
             "" => service.proto_name.clone(),
             package => format!("{package}.{}", service.proto_name),
         };
+        let docs = docs(&service.comments, "");
+        match self.workflows.get(&full_name) {
+            Some(roles) => {
+                let described = self.fields(&full_name);
+                workflow::generate(&service, &full_name, &docs, &described, roles, buf);
+            }
+            None => {
+                self.entity(&service, &full_name, &docs, buf);
+                self.described(&service, &full_name, buf);
+            }
+        }
+        client(&service, &full_name, buf);
+    }
+}
+
+impl Generator {
+    fn entity(&self, service: &Service, full_name: &str, docs: &str, buf: &mut String) {
+        let name = &service.name;
         let mut methods = String::new();
         let mut arms = String::new();
         for method in &service.methods {
-            methods.push_str(&docs(&method.comments, "    "));
-            let _ = writeln!(
-                methods,
-                "    fn {}(&self, ctx: &mut ::stead_sdk::Context<Self>, command: {}) -> ::stead_sdk::Outcome<Self, {}>;",
-                method.name, method.input_type, method.output_type
-            );
-            let _ = writeln!(
-                arms,
-                "            {:?} => ::stead_sdk::service::serve(state, ctx, payload, {:?}, E::{}),",
-                method.proto_name,
-                method.input_proto_type.trim_start_matches('.'),
-                method.name
-            );
+            methods.push_str(&self::docs(&method.comments, "    "));
+            methods.push_str(&signature(method));
+            arms.push_str(&arm(method));
         }
-        let docs = docs(&service.comments, "");
-        let descriptor_file = &self.descriptor_file;
+        let described = self.fields(full_name);
         let _ = write!(
             buf,
-            r#"{docs}pub trait {name}: ::stead_sdk::EventSourced {{
+            r#"{docs}#[allow(dead_code)]
+pub trait {name}: Sized + 'static {{
 {methods}}}
 
 /// The service `{full_name}`, as `E` implements it: what `stead_sdk::export!` takes.
-#[allow(non_snake_case)]
+#[allow(dead_code, non_snake_case)]
 pub fn {name}<E: {name}>() -> ::stead_sdk::service::Service<E> {{
     fn dispatch<E: {name}>(
         state: &E,
@@ -77,17 +66,103 @@ pub fn {name}<E: {name}>() -> ::stead_sdk::service::Service<E> {{
         }}
     }}
     ::stead_sdk::service::Service {{
-        name: {full_name:?},
-        descriptors: include_bytes!(concat!(env!("OUT_DIR"), "/", {descriptor_file:?})),
-        dispatch: dispatch::<E>,
+{described}        dispatch: dispatch::<E>,
     }}
 }}
 "#
         );
     }
+
+    fn described(&self, service: &Service, full_name: &str, buf: &mut String) {
+        let name = &service.name;
+        let described = self.fields(full_name);
+        let _ = write!(
+            buf,
+            r#"
+/// The service `{full_name}` of a view: what `stead_sdk::export!` takes.
+#[allow(dead_code, non_snake_case)]
+pub fn {name}Rows() -> ::stead_sdk::service::Rows {{
+    ::stead_sdk::service::Rows {{
+{described}    }}
+}}
+"#
+        );
+    }
+
+    fn fields(&self, full_name: &str) -> String {
+        let descriptor_file = &self.descriptor_file;
+        format!(
+            r#"        name: {full_name:?},
+        descriptors: include_bytes!(concat!(env!("OUT_DIR"), "/", {descriptor_file:?})),
+"#
+        )
+    }
 }
 
-fn docs(comments: &Comments, indent: &str) -> String {
+fn signature(method: &Method) -> String {
+    let Method { name, input_type, output_type, .. } = method;
+    let request = match method.client_streaming {
+        true => format!("requests: ::stead_sdk::Requests<{input_type}>"),
+        false => format!("command: {input_type}"),
+    };
+    let (responses, result) = match method.server_streaming {
+        true => (
+            format!(", responses: ::stead_sdk::Responses<{output_type}>"),
+            "::core::result::Result<(), ::stead_sdk::Rejection>".to_owned(),
+        ),
+        false => (String::new(), format!("::stead_sdk::Outcome<Self, {output_type}>")),
+    };
+    format!(
+        "    fn {name}(&self, ctx: &mut ::stead_sdk::Context<Self>, {request}{responses}) -> {result};\n"
+    )
+}
+
+fn arm(method: &Method) -> String {
+    let (serve, payload) = match (method.client_streaming, method.server_streaming) {
+        (false, false) => ("serve", "payload, "),
+        (true, false) => ("serve_streamed_in", ""),
+        (false, true) => ("serve_streamed_out", "payload, "),
+        (true, true) => ("serve_streamed", ""),
+    };
+    format!(
+        "            {:?} => ::stead_sdk::service::{serve}(state, ctx, {payload}{:?}, E::{}),\n",
+        method.proto_name,
+        method.input_proto_type.trim_start_matches('.'),
+        method.name
+    )
+}
+
+/// Calls of the service, wherever in the deployment it is served. What streams cannot be called.
+fn client(service: &Service, full_name: &str, buf: &mut String) {
+    let name = &service.name;
+    let mut methods = String::new();
+    let unary = |method: &&Method| !method.client_streaming && !method.server_streaming;
+    for method in service.methods.iter().filter(unary) {
+        let Method { name, proto_name, input_type, output_type, .. } = method;
+        methods.push_str(&docs(&method.comments, "    "));
+        let _ = write!(
+            methods,
+            r#"    pub fn {name}(request: {input_type}) -> ::stead_sdk::Call<{output_type}> {{
+        ::stead_sdk::Call::new({full_name:?}, {proto_name:?}, &request)
+    }}
+"#
+        );
+    }
+    let _ = write!(
+        buf,
+        r#"
+/// Calls of the service `{full_name}`: to forward to, as effects, for timers.
+#[allow(dead_code)]
+pub struct {name}Client;
+
+#[allow(dead_code)]
+impl {name}Client {{
+{methods}}}
+"#
+    );
+}
+
+pub fn docs(comments: &Comments, indent: &str) -> String {
     let mut text = String::new();
     for line in &comments.leading {
         let _ = writeln!(text, "{indent}///{}", escape(line));

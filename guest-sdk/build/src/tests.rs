@@ -59,7 +59,7 @@ fn a_service_becomes_a_trait_with_empty_as_unit() {
     let (folder, result) = compiled(CART, false);
     result.unwrap();
     let code = fs::read_to_string(folder.path().join("shop.rs")).unwrap();
-    assert!(code.contains("pub trait Carts: ::stead_sdk::EventSourced"), "{code}");
+    assert!(code.contains("pub trait Carts: Sized + 'static"), "{code}");
     assert!(code.contains("command: Add) -> ::stead_sdk::Outcome<Self, ()>;"), "{code}");
 }
 
@@ -84,8 +84,28 @@ fn a_missing_import_is_named() {
     assert!(error.contains("shop/other.proto"), "{error}");
 }
 
+fn code(source: &str) -> String {
+    let (folder, result) = compiled(source, false);
+    result.unwrap();
+    fs::read_to_string(folder.path().join("shop.rs")).unwrap()
+}
+
 #[test]
-fn a_streaming_method_is_refused_by_name() {
-    let error = failure(&CART.replace("AddItem(Add)", "AddItem(stream Add)"));
-    assert!(error.contains("Carts.AddItem streams"), "{error}");
+fn a_streaming_method_takes_and_gives_streams() {
+    let code = code(
+        &CART
+            .replace("AddItem(Add)", "AddItem(stream Add)")
+            .replace("(google.protobuf.Empty)", "(stream Add)"),
+    );
+    let wanted = "requests: ::stead_sdk::Requests<Add>, responses: ::stead_sdk::Responses<Add>) \
+                  -> ::core::result::Result<(), ::stead_sdk::Rejection>;";
+    assert!(code.contains(wanted), "{code}");
+    assert!(!code.contains("pub fn add_item"), "what streams has no call: {code}");
+}
+
+#[test]
+fn every_unary_method_has_a_typed_call() {
+    let code = code(CART);
+    assert!(code.contains("pub struct CartsClient;"), "{code}");
+    assert!(code.contains("pub fn add_item(request: Add) -> ::stead_sdk::Call<()>"), "{code}");
 }

@@ -3,9 +3,8 @@
 use prost::{Message, Name};
 
 use super::*;
-use crate::rejection::Code;
 use crate::service::{serve, unknown_method};
-use crate::{Outcome, reject};
+use crate::{Code, Context, Outcome, reject};
 
 /// Command, event, reply and snapshot in one.
 #[derive(Clone, PartialEq, prost::Message)]
@@ -69,7 +68,10 @@ fn dispatch(
 
 fn entity() -> Box<dyn Entity> {
     let service = Service { name: "test.Sum", descriptors: &[], dispatch };
-    (EntityType::new(service, "sum").create)("one")
+    let Runs::Entity(create) = EntityType::event_sourced(service, "sum").runs else {
+        panic!("an event-sourced type makes no entity")
+    };
+    create("one")
 }
 
 fn encoded(amount: i64) -> Vec<u8> {
@@ -77,7 +79,7 @@ fn encoded(amount: i64) -> Vec<u8> {
 }
 
 fn handle(entity: &mut dyn Entity, method: &str, payload: Vec<u8>) -> Result<Handled, Rejection> {
-    entity.handle(Command { method: method.into(), payload, call: Call::default() })
+    entity.handle(Command { method: method.into(), payload, invocation: Invocation::default() })
 }
 
 fn sum(entity: &dyn Entity) -> i64 {
@@ -89,7 +91,7 @@ fn an_accepted_command_has_applied_its_events_before_the_reply_is_computed() {
     let mut entity = entity();
     entity.apply("test.Amount", &encoded(2)).unwrap();
     let handled = handle(&mut *entity, "Add", encoded(3)).unwrap();
-    assert_eq!(handled.response, encoded(5));
+    assert_eq!(handled.answer, Answer::Reply(encoded(5)));
     let event = EncodedMessage { type_name: "test.Amount".into(), data: encoded(3) };
     assert_eq!(handled.events, [event]);
     assert_eq!(sum(&*entity), 5);
