@@ -1,3 +1,4 @@
 fn main() -> Result<(), stead_build::Error> {
-    stead_build::compile(&["stead/tck/v1/model.proto"], &["proto"])
+    let files = ["model", "value", "action"].map(|name| format!("stead/tck/v1/{name}.proto"));
+    stead_build::compile(&files, &["proto"])
 }

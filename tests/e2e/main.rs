@@ -2,6 +2,8 @@
 //!
 //! Run by `cargo xtask test`, which builds the guests and installs the clients first.
 
+mod guests;
+
 mod cart;
 
 mod clients;

@@ -11,6 +11,8 @@ use crate::{cargo, steps, tools};
 
 const EXAMPLES: &str = "examples";
 const MISBEHAVING: &str = "tests/guests/misbehaving";
+/// Built once more with functions of every kind.
+const TCK: &str = "examples/tck-model";
 /// Built once more for WASI, as guests of other languages are.
 const WASIP2: &str = "shopping-cart";
 
@@ -37,6 +39,7 @@ pub fn build_all(stead: &Path) -> anyhow::Result<()> {
         let name = example.file_name().unwrap_or_default().to_string_lossy().into_owned();
         build(stead, &example, &name, None)?;
     }
+    build(stead, &tools::root().join(TCK), "tck-every-kind", Some("every-kind"))?;
     build_wasip2(WASIP2, &format!("{WASIP2}-wasip2"))?;
     let source = tools::root().join(MISBEHAVING);
     build(stead, &source, "misbehaving", None)?;

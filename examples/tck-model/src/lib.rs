@@ -1,82 +1,37 @@
-//! The model entity of the compatibility tests: its state is a string, and a command says what to do.
+//! The models of the compatibility tests: a command says what to do.
+
+#![cfg_attr(not(feature = "every-kind"), allow(dead_code, unused_imports))]
+
+mod action;
+mod event_sourced;
+mod value;
 
 mod api {
     stead_sdk::include_proto!("stead.tck.v1");
 }
 
-use api::request_action::Action;
-use api::{Emit, EventSourcedConfigured, EventSourcedModel, EventSourcedTwo, Fail};
-use api::{Persisted, Request, Response, State};
-use stead_sdk::{Context, EventSourced, Events, Outcome, reject};
+use action::{Acting, Other};
+use api::{ActionModel, ActionTwo};
+use api::{EventSourcedConfigured, EventSourcedModel, EventSourcedTwo};
+use api::{ValueEntityConfigured, ValueEntityModel, ValueEntityTwo};
+use event_sourced::Model;
+use value::Text;
 
-/// One entity serves all three services.
-#[derive(Default)]
-pub struct Model {
-    text: String,
-}
-
-#[derive(Events)]
-pub enum Event {
-    Persisted(Persisted),
-}
-
-impl Model {
-    fn run(&self, ctx: &mut Context<Self>, request: Request) -> Outcome<Self, Response> {
-        for action in request.actions.into_iter().filter_map(|action| action.action) {
-            match action {
-                Action::Emit(Emit { value }) => ctx.emit(Persisted { value }),
-                Action::Fail(Fail { message }) => reject!(FailedPrecondition, "{message}"),
-                Action::Forward(_) => reject!(Unimplemented, "forwards are not supported yet"),
-                Action::Effect(_) => reject!(Unimplemented, "effects are not supported yet"),
-            }
-        }
-        ctx.reply_with(|model| Response { message: model.text.clone() })
-    }
-}
-
-impl EventSourcedModel for Model {
-    fn process(&self, ctx: &mut Context<Self>, request: Request) -> Outcome<Self, Response> {
-        self.run(ctx, request)
-    }
-}
-
-impl EventSourcedTwo for Model {
-    fn call(&self, ctx: &mut Context<Self>, request: Request) -> Outcome<Self, Response> {
-        self.run(ctx, request)
-    }
-}
-
-impl EventSourcedConfigured for Model {
-    fn call(&self, ctx: &mut Context<Self>, request: Request) -> Outcome<Self, Response> {
-        self.run(ctx, request)
-    }
-}
-
-impl EventSourced for Model {
-    type Event = Event;
-    type Snapshot = State;
-
-    fn apply(&mut self, event: Event) {
-        match event {
-            Event::Persisted(Persisted { value }) => self.text.push_str(&value),
-        }
-    }
-
-    fn snapshot(&self) -> Option<State> {
-        Some(State { value: self.text.clone() })
-    }
-
-    fn restore(&mut self, snapshot: State) -> Result<(), String> {
-        self.text = snapshot.value;
-        Ok(())
-    }
-}
-
+#[cfg(not(feature = "every-kind"))]
 stead_sdk::export! {
     Model: EventSourcedModel, journal = "tck-model", snapshot_every = 5;
     Model: EventSourcedTwo, journal = "tck-two";
     Model: EventSourcedConfigured, journal = "tck-configured", passivate_after_ms = 100;
 }
 
-#[cfg(test)]
-mod tests;
+#[cfg(feature = "every-kind")]
+stead_sdk::export! {
+    Model: EventSourcedModel, journal = "tck-model", snapshot_every = 5;
+    Model: EventSourcedTwo, journal = "tck-two";
+    Model: EventSourcedConfigured, journal = "tck-configured", passivate_after_ms = 100;
+    value Text: ValueEntityModel, journal = "tck-value-model", history = 3;
+    value Text: ValueEntityTwo, journal = "tck-value-two";
+    value Text: ValueEntityConfigured, journal = "tck-value-configured", passivate_after_ms = 100;
+    action Acting: ActionModel;
+    action Other: ActionTwo;
+}
