@@ -84,12 +84,7 @@ impl Shape {
         }
         let fields = &self.messages[message];
         while !rest.is_empty() {
-            let tag = varint(rest)?;
-            let number = u32::try_from(tag >> 3).map_err(|_| "a field number is too large")?;
-            if number == 0 {
-                return Err("a field number is 0");
-            }
-            let wire = (tag & 7) as u8;
+            let (number, wire) = key(rest)?;
             if wire == 4 {
                 return if group == Some(number) { Ok(()) } else { Err("a group ends twice") };
             }
@@ -205,9 +200,8 @@ fn skip(rest: &mut &[u8], number: u32, wire: u8, depth: usize) -> Result<(), &'s
         1 => take(rest, 8).map(drop),
         2 => delimited(rest).map(drop),
         3 => loop {
-            let tag = varint(rest)?;
-            let inner = u32::try_from(tag >> 3).map_err(|_| "a field number is too large")?;
-            match (tag & 7) as u8 {
+            let (inner, wire) = key(rest)?;
+            match wire {
                 4 if inner == number => return Ok(()),
                 4 => return Err("a group ends twice"),
                 wire => skip(rest, inner, wire, depth + 1)?,
@@ -218,10 +212,22 @@ fn skip(rest: &mut &[u8], number: u32, wire: u8, depth: usize) -> Result<(), &'s
     }
 }
 
+/// The number and the wire type of a field.
+fn key(rest: &mut &[u8]) -> Result<(u32, u8), &'static str> {
+    let key = u32::try_from(varint(rest)?).map_err(|_| "a field number is too large")?;
+    match key >> 3 {
+        0 => Err("a field number is 0"),
+        number => Ok((number, (key & 7) as u8)),
+    }
+}
+
 fn varint(rest: &mut &[u8]) -> Result<u64, &'static str> {
     let mut value = 0_u64;
     for (index, byte) in rest.iter().enumerate().take(10) {
         value |= u64::from(byte & 0x7f) << (7 * index);
+        if index == 9 && *byte > 1 {
+            return Err("a number is too large");
+        }
         if byte & 0x80 == 0 {
             *rest = &rest[index + 1..];
             return Ok(value);
@@ -286,6 +292,15 @@ mod tests {
     fn skips_unknown_fields_and_groups() {
         // Field 1000: a varint; field 1001: a group with a fixed32 in it.
         shape().check(b"\xc0\x3e\x01\xcb\x3e\x0d\x00\x00\x00\x00\xcc\x3e").unwrap();
+    }
+
+    #[test]
+    fn refuses_numbers_that_no_decoder_takes() {
+        let refused = |bytes: &[u8]| shape().check(bytes).unwrap_err();
+        assert!(refused(b"\xff\xff\xff\xff\x1f\x01").contains("too large"));
+        assert!(refused(b"\xc0\x3e\xff\xff\xff\xff\xff\xff\xff\xff\xff\x02").contains("too large"));
+        // Field 0 within the unknown group 1001.
+        assert!(refused(b"\xcb\x3e\x00\x01\xcc\x3e").contains("is 0"));
     }
 
     #[test]
