@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use prost_reflect::{DescriptorPool, MethodDescriptor};
 
+use crate::registry::consume::Consume;
 use crate::registry::key::KeyReader;
 use crate::registry::shape::Shape;
+use crate::registry::view::View;
 use crate::wasm::{Component, InstanceLimits};
 use crate::words::telemetry::CommandMetrics;
 use crate::words::{Digest, JournalName, Revision, ServiceName};
@@ -88,6 +90,8 @@ pub struct Service {
     pub limits: InstanceLimits,
     /// Of a value entity: how many of its newest states are kept.
     pub history: u32,
+    /// Of a view: its rows and what can be asked of them.
+    pub view: Option<View>,
     /// By method name.
     pub methods: BTreeMap<Arc<str>, Arc<Method>>,
 }
@@ -99,6 +103,8 @@ pub struct Method {
     pub descriptor: MethodDescriptor,
     /// Finds the entity key in the request's binary encoding. None if the service has no entities.
     pub key: Option<KeyReader>,
+    /// Of an action: the event log that it consumes.
+    pub consume: Option<Consume>,
     /// Tells whether a reply of the guest can be decoded.
     pub response: Shape,
     /// Resolved with the first command.

@@ -10,11 +10,13 @@ use std::time::Duration;
 
 use prost_reflect::{DescriptorPool, MethodDescriptor, ServiceDescriptor};
 
+use crate::registry::consume::Consume;
 use crate::registry::descriptor;
 use crate::registry::key::KeyReader;
 use crate::registry::live::{Kind, Method, Module, Service};
 use crate::registry::plan::TypeName;
 use crate::registry::shape::Shapes;
+use crate::registry::view::View;
 use crate::wasm::{Component, Description, EntityType, InstanceLimits, Interfaces};
 use crate::words::limits::{
     ENTITY_TYPES_PER_MODULE_MAX, FAULTS_TOLD_MAX, JOURNAL_NAME_BYTES_MAX, METHODS_PER_SERVICE_MAX,
@@ -38,6 +40,7 @@ pub struct CheckedType {
     pub passivate_after: Duration,
     pub limits: InstanceLimits,
     pub history: u32,
+    pub view: Option<View>,
     pub methods: BTreeMap<Arc<str>, Arc<Method>>,
 }
 
@@ -109,6 +112,7 @@ pub fn assemble(
             passivate_after: checked.passivate_after,
             limits: checked.limits,
             history: checked.history,
+            view: checked.view,
             methods: checked.methods,
         })
     };
@@ -184,6 +188,12 @@ fn check_type(
         return None;
     };
     let methods = check_methods(&descriptor, shapes, kind, faults);
+    let view = match (kind, settings.source) {
+        (Some(Kind::View), Some(source)) => View::of(&descriptor, source, settings.version)
+            .map_err(|found| found.into_iter().for_each(|fault| faults.add(fault)))
+            .ok(),
+        _ => None,
+    };
     Some(CheckedType {
         name: TypeName {
             service: ServiceName::from(descriptor.full_name()),
@@ -200,6 +210,7 @@ fn check_type(
         },
         limits: settings.limits,
         history: settings.history,
+        view,
         methods,
     })
 }
@@ -278,7 +289,17 @@ fn check_method(
         Ok(Some(rule)) => template::check(&rule, &descriptor).into_iter().for_each(&mut add),
         Err(error) => add(format!("its google.api.http cannot be read: {error}")),
     }
-    let key = match has_entities.then(|| KeyReader::new(&descriptor.input())).transpose() {
+    let consume = match kind {
+        Some(Kind::Action) => Consume::of(&descriptor).unwrap_or_else(|found| {
+            found.into_iter().for_each(&mut add);
+            None
+        }),
+        _ => None,
+    };
+    let is_get = kind == Some(Kind::View)
+        && descriptor.input().fields().any(|field| descriptor::is_entity_key(&field));
+    let has_key = has_entities || is_get;
+    let key = match has_key.then(|| KeyReader::new(&descriptor.input())).transpose() {
         Ok(key) => key,
         Err(found) => {
             found.into_iter().for_each(&mut add);
@@ -290,6 +311,7 @@ fn check_method(
         name: descriptor.name().into(),
         path: format!("/{service}/{}", descriptor.name()).into(),
         key,
+        consume,
         response: shapes.shape(&descriptor.output())?,
         metrics: OnceLock::new(),
         descriptor,

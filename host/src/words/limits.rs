@@ -199,6 +199,54 @@ pub const WAL_CHECKPOINT_PAGES: usize = 4_000;
 pub const LIST_PAGE_DEFAULT: usize = 100;
 pub const LIST_PAGE_MAX: usize = 1_000;
 
+// Consumers and views.
+pub const CONSUMER_GROUPS_MAX: usize = 256;
+pub const GROUP_NAME_BYTES_MAX: usize = 128;
+pub const FEED_PAGE_EVENTS: usize = 1_024;
+pub const FEED_PAGE_BYTES: usize = 4 * MIB;
+/// Entities of a page whose events are consumed at the same time.
+pub const CONSUMED_AT_ONCE_MAX: usize = 64;
+pub const PARTITIONS_CONSUMED_AT_ONCE: usize = 8;
+/// How long the call with an event may take.
+pub const CONSUME_CALL_MAX: Duration = Duration::from_secs(30);
+/// Entities whose events fail, in a partition. With more a group stops instead of leaving them behind.
+pub const LAGGARDS_MAX: usize = 1_000;
+/// What `stead consumers list` shows of a group.
+pub const LAGGARDS_SHOWN_MAX: usize = 100;
+/// Pages of a partition before it is the turn of another.
+pub const CONSUMER_STEPS_AT_ONCE: usize = 16;
+/// Effects and timers of one entity that `stead entity get` shows.
+pub const PENDING_SHOWN_MAX: usize = 100;
+/// Readers of the feed from outside, at once, and how often they look for other nodes' events.
+pub const FEED_READERS_MAX: usize = 64;
+pub const FEED_LOOK_EVERY: Duration = Duration::from_secs(1);
+/// A reader of server-sent events hears something at least so often.
+pub const FEED_KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// Decisions of operators that wait for a group.
+pub const CONSUMER_ORDERS_MAX: usize = 16;
+pub const LAGGARDS_TRIED_AT_ONCE: usize = 16;
+pub const LAGGARD_PAGE_EVENTS: usize = 256;
+pub const LAGGARD_ERROR_BYTES_MAX: usize = KIB;
+pub const LAGGARD_BACKOFF_MIN: Duration = Duration::from_secs(1);
+pub const LAGGARD_BACKOFF_MAX: Duration = Duration::from_secs(5 * 60);
+/// A group that nobody wakes looks which partitions it has.
+pub const CONSUMER_TICK: Duration = Duration::from_millis(500);
+/// After a group could not go on, doubling.
+pub const CONSUMER_RETRY_AFTER: Duration = Duration::from_millis(250);
+pub const CONSUMER_RETRY_AFTER_MAX: Duration = Duration::from_secs(30);
+pub const VIEW_VERSION_MAX: u32 = 1_000_000_000;
+pub const VIEW_INDEXES_MAX: usize = 16;
+/// Readings for one page of a list, and rows in each, where filters leave rows out.
+pub const VIEW_READS_MAX: usize = 16;
+pub const VIEW_ROWS_READ: usize = 500;
+/// What is left in an answer for the token of the next page: a value and a key, in base64.
+pub const VIEW_TOKEN_BYTES_MAX: usize = 8 * KIB;
+/// How often a node looks whether a view that is made anew has caught up, and whether there is one.
+pub const VIEW_BUILDING_LOOK_EVERY: Duration = Duration::from_secs(1);
+pub const VIEW_LOOK_EVERY: Duration = Duration::from_secs(30);
+/// Rows that were superseded stay for nodes that serve them a moment longer.
+pub const VIEW_SUPERSEDED_KEPT: Duration = Duration::from_secs(60);
+
 // Clusters.
 pub const PEER_PORT_DEFAULT: u16 = 7834;
 pub const SHARDS_DEFAULT: u32 = 1_024;

@@ -98,7 +98,7 @@ fn settings_that_are_unknown_or_out_of_range_are_refused() {
         [
             r#"shop.Carts: the setting memory-max-mib is "1025"; it must be a number from 1 to 1024"#,
             r#"shop.Carts: the setting deadline-ms is "soon"; it must be a number from 1 to 60000"#,
-            r#"shop.Carts: this host has no setting "colour"; those it knows: memory-max-mib, deadline-ms, history"#,
+            r#"shop.Carts: this host has no setting "colour"; those it knows: memory-max-mib, deadline-ms, history, source, version"#,
         ]
     );
 }
