@@ -9,6 +9,7 @@ pub mod directory;
 pub mod error;
 pub mod holdings;
 pub mod memory;
+pub mod news;
 pub mod postgres;
 pub mod sqlite;
 pub mod store;
@@ -20,6 +21,7 @@ pub use commit::{AnyStore, Commit, Journal};
 
 pub use error::{AppendError, OpenError, StoreError};
 pub use holdings::Holdings;
+pub use news::FeedNews;
 pub use store::{
     Chore, Consumed, DeploymentRecord, DueTimer, EffectId, EntityFilter, EntityPage, EntitySummary,
     EventPage, FeedEntry, FeedPage, Fence, GroupPosition, Laggard, Loaded, ModuleRecord, NewEffect,

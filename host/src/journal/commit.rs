@@ -11,12 +11,13 @@ mod tests;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use tokio::sync::{SetOnce, mpsc, oneshot, watch};
+use tokio::sync::{SetOnce, mpsc, oneshot};
 
 use crate::journal::commit::batch::{Batch, Promise};
 use crate::journal::error::{AppendError, StoreError};
 use crate::journal::holdings::Holdings;
 use crate::journal::memory::MemoryStore;
+use crate::journal::news::FeedNews;
 use crate::journal::postgres::PgStore;
 use crate::journal::sqlite::SqliteStore;
 use crate::journal::store::{Chore, Fence, Store, Write};
@@ -75,6 +76,7 @@ pub struct Journal {
     /// A queue for each lane of the store.
     lanes: Arc<[Lane]>,
     state: Arc<State>,
+    news: FeedNews,
 }
 
 struct Lane {
@@ -88,8 +90,6 @@ struct State {
     stopped: SetOnce<Arc<str>>,
     failed: SetOnce<Arc<str>>,
     queued_bytes: AtomicUsize,
-    /// Stepped after commits with events.
-    fed: watch::Sender<u64>,
 }
 
 impl Journal {
@@ -102,6 +102,11 @@ impl Journal {
             AnyStore::Sqlite(store) => store.lanes(),
             AnyStore::Postgres(store) => store.lanes(),
         };
+        let news = FeedNews::new(match &store {
+            AnyStore::Memory(store) => store.partitions(),
+            AnyStore::Sqlite(store) => store.partitions(),
+            AnyStore::Postgres(store) => store.partitions(),
+        });
         let lanes = (0..count).map(|_| {
             let (jobs, queue) = mpsc::channel(COMMIT_QUEUE_MAX);
             let stalled = Arc::new(AtomicBool::new(false));
@@ -112,12 +117,13 @@ impl Journal {
                 stalled: stalled.clone(),
                 state: state.clone(),
                 metrics: metrics.clone(),
+                news: news.clone(),
             };
             tokio::spawn(committer.run());
             Lane { jobs, stalled }
         });
         let lanes = lanes.collect();
-        Self { store, holdings, lanes, state }
+        Self { store, holdings, lanes, state, news }
     }
 
     /// Which shards this node holds.
@@ -169,9 +175,9 @@ impl Journal {
         Commit(cell)
     }
 
-    /// Changes after each commit of this node that stored events.
-    pub fn watch_feed(&self) -> watch::Receiver<u64> {
-        self.state.fed.subscribe()
+    /// What this node has added to the feed.
+    pub fn feed_news(&self) -> &FeedNews {
+        &self.news
     }
 
     /// Why nothing is acknowledged any more, if so.
@@ -236,6 +242,7 @@ struct Committer {
     stalled: Arc<AtomicBool>,
     state: Arc<State>,
     metrics: Metrics,
+    news: FeedNews,
 }
 
 impl Committer {
@@ -286,9 +293,7 @@ impl Committer {
                 self.metrics.commit_rows.observe(batch.rows as f64);
                 self.metrics.commit_bytes.inc_by(batch.bytes as u64);
                 self.metrics.commit_seconds.observe(seconds);
-                if batch.has_events() {
-                    self.state.fed.send_modify(|count| *count += 1);
-                }
+                self.news.tell(&batch.writes);
                 batch.complete(Ok(()));
                 return Ok(());
             };

@@ -68,10 +68,6 @@ impl Batch {
         self.writes.len() + self.chores.len()
     }
 
-    pub fn has_events(&self) -> bool {
-        self.writes.iter().any(|write| !write.events.is_empty())
-    }
-
     pub fn complete(self, outcome: Result<(), AppendError>) {
         for promise in self.write_promises.into_iter().chain(self.chore_promises) {
             promise.complete(outcome.clone());

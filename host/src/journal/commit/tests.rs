@@ -184,7 +184,7 @@ async fn a_chore_whose_fence_is_lost_fails_and_is_not_stored() {
 #[tokio::test]
 async fn the_feed_is_announced_after_events_and_after_nothing_else() {
     let journal = journal();
-    let mut fed = journal.watch_feed();
+    let mut fed = journal.feed_news().watch();
     journal.append(write("a", 0, 0)).wait().await.unwrap();
     journal.chore(step(0, 1)).wait().await.unwrap();
     assert!(!fed.has_changed().unwrap());
