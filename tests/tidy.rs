@@ -14,6 +14,7 @@ const FLOORS: &[(&str, u32)] = &[
     ("registry", 3),
     ("kind", 4),
     ("entity", 5),
+    ("action", 5),
     ("cluster", 6),
     ("router", 7),
     ("gateway", 8),

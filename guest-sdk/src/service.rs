@@ -26,19 +26,13 @@ pub struct Rows {
     pub descriptors: &'static [u8],
 }
 
-/// A method that answers one message. `C` is the request, or the [`Requests`] of a streamed one.
-pub type Handler<E, C, R> = fn(&E, &mut Context<E>, C) -> Outcome<E, R>;
-
-/// A method that streams its answer. `C` as of [`Handler`].
-pub type Streaming<E, C, R> = fn(&E, &mut Context<E>, C, Responses<R>) -> Result<(), Rejection>;
-
 #[doc(hidden)]
 pub fn serve<E, C, R>(
     state: &E,
     ctx: &mut Context<E>,
     payload: &[u8],
     type_name: &str,
-    handler: Handler<E, C, R>,
+    handler: fn(&E, &mut Context<E>, C) -> Outcome<E, R>,
 ) -> Outcome<E, Vec<u8>>
 where
     E: 'static,
@@ -55,7 +49,7 @@ pub fn serve_streamed_in<E, C, R>(
     state: &E,
     ctx: &mut Context<E>,
     type_name: &'static str,
-    handler: Handler<E, Requests<C>, R>,
+    handler: fn(&E, &mut Context<E>, Requests<C>) -> Outcome<E, R>,
 ) -> Outcome<E, Vec<u8>>
 where
     E: 'static,
@@ -72,7 +66,7 @@ pub fn serve_streamed_out<E, C, R>(
     ctx: &mut Context<E>,
     payload: &[u8],
     type_name: &str,
-    handler: Streaming<E, C, R>,
+    handler: fn(&E, &mut Context<E>, C, Responses<R>) -> Result<(), Rejection>,
 ) -> Outcome<E, Vec<u8>>
 where
     E: 'static,
@@ -90,7 +84,7 @@ pub fn serve_streamed<E, C, R>(
     state: &E,
     ctx: &mut Context<E>,
     type_name: &'static str,
-    handler: Streaming<E, Requests<C>, R>,
+    handler: fn(&E, &mut Context<E>, Requests<C>, Responses<R>) -> Result<(), Rejection>,
 ) -> Outcome<E, Vec<u8>>
 where
     E: 'static,

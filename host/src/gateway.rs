@@ -17,6 +17,7 @@ mod connect;
 mod grpc;
 mod grpc_web;
 mod http_json;
+mod stream;
 
 mod compression;
 mod frame;

@@ -15,6 +15,8 @@ pub mod kind;
 
 pub mod entity;
 
+pub mod action;
+
 pub mod cluster;
 
 pub mod router;

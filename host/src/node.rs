@@ -16,6 +16,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::action::Actions;
 use crate::cluster::Cluster;
 use crate::entity::{Entities, EntitiesConfig};
 use crate::gateway::admin::{About, Admin, AdminBackend, Readiness};
@@ -28,7 +29,7 @@ use crate::node::files::Watched;
 use crate::node::member::{Ground, Member};
 use crate::node::process::Signals;
 use crate::registry::Registry;
-use crate::router::Router;
+use crate::router::{Callers, Router};
 use crate::wasm::Engine;
 use crate::wasm::engine::EngineConfig;
 use crate::words::clock::{self, Instant};
@@ -134,6 +135,7 @@ enum End {
 /// Everything that runs.
 struct Node {
     admin: Admin,
+    actions: Actions,
     /// Of a node of its own.
     database: Option<Watched>,
     /// Of a member of a cluster.
@@ -200,6 +202,9 @@ impl Node {
             Some(member) => member.router.clone(),
             None => Router::local(entities.clone()),
         };
+        let actions = Actions::new(registry.clone(), metrics.clone());
+        let callers = Callers::new(registry.clone(), router.clone(), actions.downgrade());
+        actions.calls_through(Arc::new(callers));
         let admin = Admin {
             registry: registry.clone(),
             entities: entities.clone(),
@@ -233,7 +238,8 @@ impl Node {
         let member = member.map(|member| member.serve(&admin));
         let services_port = Port::serve(
             services_listener,
-            Services::new(registry, router).healthy_until(admin.readiness.draining()),
+            Services::new(registry, router, actions.clone())
+                .healthy_until(admin.readiness.draining()),
             ServerOptions {
                 tls,
                 cors: config.cors.clone(),
@@ -260,17 +266,21 @@ impl Node {
         }
         banner::print(config, &addresses, &admin, &store_name);
         phases.total();
-        Ok(Self { admin, database, member, services_port, admin_port })
+        Ok(Self { admin, actions, database, member, services_port, admin_port })
     }
 
     /// Lets the work in hand end, and leaves everything on disk.
     async fn stop(self) {
-        let Self { admin, member, services_port, admin_port, .. } = self;
+        let Self { admin, actions, member, services_port, admin_port, .. } = self;
         admin.readiness.drain();
         if let Some(member) = &member {
             member.drain().await;
         }
         services_port.stop.cancel();
+        // Actions first: what they call may be entities.
+        if tokio::time::timeout(limits::STREAM_DRAIN_MAX, actions.drain()).await.is_err() {
+            actions.stop();
+        }
         let drained = tokio::time::timeout(limits::DRAIN_MAX, admin.entities.drain()).await;
         if drained.is_err() {
             tracing::warn!("some commands did not end within {:?}", limits::DRAIN_MAX);
@@ -286,8 +296,9 @@ impl Node {
 
     /// Nothing can be saved any more; callers who wait get their answers.
     async fn abandon(self) {
-        let Self { admin, member, services_port, admin_port, .. } = self;
+        let Self { admin, actions, member, services_port, admin_port, .. } = self;
         admin.readiness.drain();
+        actions.stop();
         if let Some(member) = &member {
             member.abandon();
         }

@@ -8,6 +8,7 @@
 //! Commands of one connection are independent of each other here: there is no order among them.
 
 mod body;
+mod callers;
 mod link;
 mod messenger;
 mod peers;
@@ -36,6 +37,7 @@ use crate::words::clock::{self, Instant};
 use crate::words::telemetry::ForwardLabels;
 use crate::words::{Address, Code, Epoch, NodeId, Shard, Status, limits};
 
+pub use callers::Callers;
 pub use messenger::PeerMessenger;
 pub use peers::{Answer, CallFailed, Peers};
 pub use server::{AdminHandler, Follow, PeerService, TakeHandler, serve};

@@ -13,13 +13,19 @@ pub mod component;
 
 pub mod instance;
 
+pub mod action;
+
+pub mod view;
+
+pub mod pool;
+
 mod answer;
 
 pub mod failure;
 
 mod bindings;
 
-mod calls;
+pub mod calls;
 
 mod deadline;
 
@@ -32,6 +38,8 @@ mod wasi;
 #[cfg(test)]
 pub(crate) mod fixtures;
 
+pub use action::{ActionInstance, Conclusion};
+pub use calls::{Conversation, Gone};
 pub use component::{Component, Interfaces};
 pub use engine::{Engine, EngineConfig};
 pub use failure::{Failure, Refusal};
@@ -39,3 +47,5 @@ pub use instance::{
     Answer, Call, Command, Description, Due, Effect, EntityType, Instance, InstanceLimits, Outcome,
     Rejection, Setting, StateChange, Timer, TimerChange,
 };
+pub use pool::{Place, Pool, PoolError, Pooled};
+pub use view::ViewInstance;

@@ -25,7 +25,7 @@ pub struct CrashReport {
 }
 
 impl CrashReport {
-    pub(super) fn of(failure: &Failure, during: String) -> Self {
+    pub fn of(failure: &Failure, during: String) -> Self {
         let backtrace = match failure {
             Failure::Trap { backtrace, .. } => clip(backtrace),
             Failure::Deadline { .. }

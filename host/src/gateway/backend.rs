@@ -4,9 +4,11 @@ use std::future::Future;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use http::{Request, Response};
 use hyper::body::Incoming;
 
+use crate::action::{Input, Output};
 use crate::entity::Consistency;
 use crate::gateway::body::Body;
 use crate::gateway::route::{Endpoint, Routes};
@@ -25,6 +27,14 @@ pub struct CallContext {
     pub consistency: Option<Consistency>,
 }
 
+/// What streams in a call.
+pub struct Streamed {
+    /// Empty if the request streams.
+    pub payload: Bytes,
+    pub input: Option<Input>,
+    pub output: Option<Output>,
+}
+
 /// The services behind a port: the deployed ones, or the admin API.
 pub trait Backend: Send + Sync + 'static {
     /// What can be called now. Cheap: called for every request.
@@ -37,6 +47,18 @@ pub trait Backend: Send + Sync + 'static {
         payload: Bytes,
         context: CallContext,
     ) -> impl Future<Output = Result<Bytes, Status>> + Send;
+
+    /// A call whose request, answer or both are streams. The reply is in `output`, if there is one; else
+    /// it is returned. Dropping the future, or the output's other end, cancels the call.
+    fn stream(
+        &self,
+        endpoint: &Endpoint,
+        _call: Streamed,
+        _context: CallContext,
+    ) -> BoxFuture<'static, Result<Bytes, Status>> {
+        let sentence = format!("{} streams, which this port does not serve", endpoint.path);
+        Box::pin(std::future::ready(Err(Status::unimplemented(sentence))))
+    }
 
     /// Whether requests to this path go to `intercept` before anything else looks at them. Called
     /// for every request, so a comparison of prefixes and no more.

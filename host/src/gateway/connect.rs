@@ -11,7 +11,7 @@ use crate::gateway::backend::Backend;
 use crate::gateway::body::Body;
 use crate::gateway::exchange::Exchange;
 use crate::gateway::route::Endpoint;
-use crate::gateway::{compression, error, query, transcode};
+use crate::gateway::{compression, error, query, stream, transcode};
 use crate::words::budget::Held;
 use crate::words::{Status, limits};
 
@@ -29,6 +29,10 @@ pub async fn post<B: Backend>(
     codec: Codec,
     body: Incoming,
 ) -> Response<Body> {
+    if endpoint.streams() {
+        let answer = lines(exchange, endpoint, codec, body).await;
+        return answer.unwrap_or_else(|status| error::json(&status));
+    }
     let result = async {
         let deadline = exchange.deadline()?;
         check_version(exchange.head.connect_version)?;
@@ -41,6 +45,24 @@ pub async fn post<B: Backend>(
     answer(result.await, codec, exchange.head.accept_encoding)
 }
 
+/// A plain POST of JSON to a method whose answer streams.
+async fn lines<B: Backend>(
+    exchange: &mut Exchange<'_, B>,
+    endpoint: &Endpoint,
+    codec: Codec,
+    body: Incoming,
+) -> Result<Response<Body>, Status> {
+    stream::check_http(endpoint)?;
+    if codec == Codec::Proto {
+        let sentence = format!("{} streams; send application/connect+proto", endpoint.path);
+        return Err(Status::invalid_argument(sentence).with_http(415));
+    }
+    let body = exchange.read(body, false).await?;
+    let body = compression::decode(body, exchange.head.content_encoding, &mut exchange.held)?;
+    let payload = payload(endpoint, codec, body)?;
+    stream::http(exchange, endpoint, payload).await
+}
+
 pub async fn get<B: Backend>(
     exchange: &mut Exchange<'_, B>,
     endpoint: &Endpoint,
@@ -51,6 +73,10 @@ pub async fn get<B: Backend>(
         let (message, of_query) =
             from_query(exchange.parts.uri.query().unwrap_or_default(), &mut exchange.held)?;
         codec = of_query;
+        if endpoint.streams() {
+            let sentence = format!("{} streams; call it with a POST", endpoint.path);
+            return Err(Status::unimplemented(sentence).with_http(405));
+        }
         let payload = payload(endpoint, codec, message)?;
         let reply = exchange.call(endpoint, payload, deadline).await?;
         encode(endpoint, codec, reply)

@@ -12,7 +12,7 @@ use crate::gateway::connect::{self, Codec};
 use crate::gateway::exchange::Exchange;
 use crate::gateway::head::{self, Head};
 use crate::gateway::server::Edge;
-use crate::gateway::{error, grpc, grpc_web, http_json};
+use crate::gateway::{error, grpc, grpc_web, http_json, stream};
 use crate::words::{Status, clock};
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -20,7 +20,11 @@ const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// What the content type says; by path, the last may still be Connect.
 enum Protocol {
     Grpc,
-    GrpcWeb { text: bool },
+    GrpcWeb {
+        text: bool,
+    },
+    /// Connect's streaming form.
+    Connect(Codec),
     Unknown,
     Http(Option<Codec>),
 }
@@ -39,6 +43,10 @@ impl Protocol {
             Self::GrpcWeb { text: false }
         } else if is("application/grpc-web-text") || is("application/grpc-web-text+proto") {
             Self::GrpcWeb { text: true }
+        } else if is("application/connect+json") {
+            Self::Connect(Codec::Json)
+        } else if is("application/connect+proto") {
+            Self::Connect(Codec::Proto)
         } else if name.len() >= 16
             && name.is_char_boundary(16)
             && name[..16].eq_ignore_ascii_case("application/grpc")
@@ -94,7 +102,7 @@ async fn identified<B: Backend>(edge: &Edge<B>, request: Request<Incoming>) -> R
 fn refused(parts: &Parts, status: &Status) -> Response<Body> {
     match Protocol::of(Head::read(&parts.headers).content_type) {
         Protocol::Grpc | Protocol::GrpcWeb { .. } => error::grpc(status),
-        Protocol::Http(_) | Protocol::Unknown => error::json(status),
+        Protocol::Connect(_) | Protocol::Http(_) | Protocol::Unknown => error::json(status),
     }
 }
 
@@ -115,11 +123,14 @@ async fn unary<B: Backend>(
         request_id,
         arrived: clock::now(),
         body_read_timeout: edge.options.body_read_timeout,
+        bodies: &edge.bodies,
         held: edge.bodies.hold(),
+        answers: &edge.answers,
     };
     match protocol {
         Protocol::Grpc => grpc::serve(&mut exchange, body).await,
         Protocol::GrpcWeb { text } => grpc_web::serve(&mut exchange, body, text).await,
+        Protocol::Connect(codec) => stream::connect(&mut exchange, codec, body).await,
         Protocol::Unknown => {
             let sentence = "of gRPC and gRPC-Web only the protobuf encoding is supported";
             error::json(&Status::invalid_argument(sentence).with_http(415))

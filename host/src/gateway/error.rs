@@ -115,6 +115,10 @@ pub fn json(status: &Status) -> Response<Body> {
 }
 
 fn json_text(status: &Status) -> Vec<u8> {
+    json_value(status).to_string().into_bytes()
+}
+
+pub fn json_value(status: &Status) -> serde_json::Value {
     let mut body = json!({ "code": status.code.name(), "message": status.message });
     if !status.details.is_empty() {
         body["details"] = status
@@ -128,7 +132,7 @@ fn json_text(status: &Status) -> Vec<u8> {
             })
             .collect();
     }
-    body.to_string().into_bytes()
+    body
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use crate::gateway::backend::{Backend, CallContext};
 use crate::gateway::frame;
 use crate::gateway::head::Head;
 use crate::gateway::route::{Endpoint, Routes};
-use crate::words::budget::Held;
+use crate::words::budget::{Budget, Held};
 use crate::words::clock::{self, Instant};
 use crate::words::{Code, Status, limits};
 
@@ -26,8 +26,11 @@ pub struct Exchange<'a, B> {
     pub request_id: Arc<str>,
     pub arrived: Instant,
     pub body_read_timeout: Duration,
-    /// Of the port's budget for bodies.
+    /// The port's budget for bodies, and what this request has of it.
+    pub bodies: &'a Arc<Budget>,
     pub held: Held<'a>,
+    /// The port's budget for answers.
+    pub answers: &'a Arc<Budget>,
 }
 
 impl<B: Backend> Exchange<'_, B> {
@@ -36,6 +39,14 @@ impl<B: Backend> Exchange<'_, B> {
         match self.head.fault.take() {
             Some(fault) => Err(fault),
             None => Ok(self.arrived + self.head.timeout()?),
+        }
+    }
+
+    /// The same for a call that streams: without a word of the caller it may take a day.
+    pub fn stream_deadline(&mut self) -> Result<Instant, Status> {
+        match self.head.fault.take() {
+            Some(fault) => Err(fault),
+            None => Ok(self.arrived + self.head.stream_timeout()?),
         }
     }
 
@@ -66,13 +77,7 @@ impl<B: Backend> Exchange<'_, B> {
         payload: Bytes,
         deadline: Instant,
     ) -> Result<Bytes, Status> {
-        let context = CallContext {
-            metadata: std::mem::take(&mut self.head.metadata),
-            idempotency_key: self.head.idempotency_key.take(),
-            deadline,
-            request_id: self.request_id.clone(),
-            consistency: self.head.consistency,
-        };
+        let context = self.context(deadline);
         let call = self.backend.call(endpoint, payload, context);
         let answer = tokio::time::timeout_at(deadline, call).await.unwrap_or_else(|_| {
             Err(Status::deadline_exceeded("the call took longer than its deadline allows"))
@@ -86,6 +91,16 @@ impl<B: Backend> Exchange<'_, B> {
             tracing::warn!(request_id, path, code, reason, "a call failed");
         }
         answer
+    }
+
+    pub fn context(&mut self, deadline: Instant) -> CallContext {
+        CallContext {
+            metadata: std::mem::take(&mut self.head.metadata),
+            idempotency_key: self.head.idempotency_key.take(),
+            deadline,
+            request_id: self.request_id.clone(),
+            consistency: self.head.consistency,
+        }
     }
 
     /// The whole body. A framed one (gRPC) is refused as soon as its frame announces too much.

@@ -1,4 +1,4 @@
-//! Unary gRPC over HTTP/2.
+//! gRPC over HTTP/2, of unary methods.
 //!
 //! Our own framing rather than a codec for streams: a unary call is one piece of bytes in and one
 //! out, which costs one copy and no task.
@@ -11,7 +11,7 @@ use hyper::body::Incoming;
 use crate::gateway::backend::Backend;
 use crate::gateway::body::Body;
 use crate::gateway::exchange::Exchange;
-use crate::gateway::{compression, error, frame};
+use crate::gateway::{compression, error, frame, stream};
 use crate::words::Status;
 
 pub const GRPC_ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
@@ -23,7 +23,8 @@ pub async fn serve<B: Backend>(exchange: &mut Exchange<'_, B>, body: Incoming) -
         return error::json(&Status::unimplemented(sentence).with_http(505));
     }
     match reply(exchange, body).await {
-        Ok(reply) => {
+        Ok(Reply::Streamed(response)) => response,
+        Ok(Reply::One(reply)) => {
             let gzip = compression::accepts_gzip(exchange.head.grpc_accept_encoding);
             let (framed, compressed) = frame::frame(&reply, gzip, 0);
             let mut response = Response::new(Body::grpc_ok(framed.freeze()));
@@ -38,16 +39,24 @@ pub async fn serve<B: Backend>(exchange: &mut Exchange<'_, B>, body: Incoming) -
     }
 }
 
+enum Reply {
+    One(Bytes),
+    Streamed(Response<Body>),
+}
+
 async fn reply<B: Backend>(
     exchange: &mut Exchange<'_, B>,
     body: Incoming,
-) -> Result<Bytes, Status> {
-    let deadline = exchange.deadline()?;
+) -> Result<Reply, Status> {
     check(exchange)?;
     let endpoint = exchange.endpoint()?;
+    if endpoint.streams() {
+        return stream::grpc(exchange, &endpoint, body).await.map(Reply::Streamed);
+    }
+    let deadline = exchange.deadline()?;
     let body = exchange.read(body, true).await?;
     let payload = frame::unframe(body, exchange.head.grpc_encoding, &mut exchange.held)?;
-    exchange.call(&endpoint, payload, deadline).await
+    exchange.call(&endpoint, payload, deadline).await.map(Reply::One)
 }
 
 /// What can be refused before the body is read.

@@ -11,7 +11,7 @@ use crate::gateway::backend::Backend;
 use crate::gateway::body::Body;
 use crate::gateway::exchange::Exchange;
 use crate::gateway::grpc::{self, GRPC_ENCODING, GZIP};
-use crate::gateway::{compression, error, frame};
+use crate::gateway::{compression, error, frame, stream};
 use crate::words::Status;
 
 const TRAILERS_FLAG: u8 = 0x80;
@@ -26,7 +26,8 @@ pub async fn serve<B: Backend>(
     let mut compressed = false;
     let mut out = BytesMut::new();
     let failure = match reply(exchange, body, text).await {
-        Ok(reply) => {
+        Ok(Reply::Streamed(response)) => return response,
+        Ok(Reply::One(reply)) => {
             let gzip = compression::accepts_gzip(exchange.head.grpc_accept_encoding);
             (out, compressed) = frame::frame(&reply, gzip, TRAILERS_ROOM);
             None
@@ -52,20 +53,34 @@ pub async fn serve<B: Backend>(
     response
 }
 
+enum Reply {
+    One(Bytes),
+    Streamed(Response<Body>),
+}
+
 async fn reply<B: Backend>(
     exchange: &mut Exchange<'_, B>,
     body: Incoming,
     text: bool,
-) -> Result<Bytes, Status> {
-    let deadline = exchange.deadline()?;
+) -> Result<Reply, Status> {
     grpc::check(exchange)?;
     let endpoint = exchange.endpoint()?;
+    if endpoint.client_streams {
+        return Err(Status::unimplemented(format!(
+            "the request of {} streams, which gRPC-Web cannot; use gRPC, or Connect over HTTP/2",
+            endpoint.path
+        )));
+    }
     let mut body = exchange.read(body, !text).await?;
     if text {
         body = from_text(&body)?;
     }
     let payload = frame::unframe(body, exchange.head.grpc_encoding, &mut exchange.held)?;
-    exchange.call(&endpoint, payload, deadline).await
+    if endpoint.server_streams {
+        return stream::grpc_web(exchange, &endpoint, payload, text).map(Reply::Streamed);
+    }
+    let deadline = exchange.deadline()?;
+    exchange.call(&endpoint, payload, deadline).await.map(Reply::One)
 }
 
 /// Base64 that may have been padded in the middle, where a client joined pieces.

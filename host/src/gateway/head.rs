@@ -21,6 +21,8 @@ pub struct Head<'a> {
     pub grpc_timeout: Option<&'a str>,
     pub connect_timeout_ms: Option<&'a str>,
     pub connect_version: Option<&'a str>,
+    /// Of the messages of a stream.
+    pub connect_content_encoding: Option<&'a str>,
     pub idempotency_key: Option<String>,
     pub consistency: Option<Consistency>,
     pub metadata: Vec<(String, String)>,
@@ -68,6 +70,9 @@ impl<'a> Head<'a> {
             "grpc-accept-encoding" => self.grpc_accept_encoding = text,
             "grpc-timeout" => self.grpc_timeout = Some(text.unwrap_or("?")),
             "connect-timeout-ms" => self.connect_timeout_ms = Some(text.unwrap_or("?")),
+            "connect-content-encoding" => {
+                self.connect_content_encoding = Some(text.unwrap_or("?"));
+            }
             "connect-protocol-version" => self.connect_version = Some(text.unwrap_or("?")),
             "idempotency-key" => match text {
                 Some(_) if self.idempotency_key.is_some() => self.fail(Status::invalid_argument(
@@ -119,6 +124,17 @@ impl<'a> Head<'a> {
 
     /// How long the caller wants to wait at most.
     pub fn timeout(&self) -> Result<Duration, Status> {
+        let asked = self.asked()?.unwrap_or(limits::CALL_DEADLINE_DEFAULT);
+        Ok(asked.min(limits::CALL_DEADLINE_MAX))
+    }
+
+    /// The same of a call that streams.
+    pub fn stream_timeout(&self) -> Result<Duration, Status> {
+        let asked = self.asked()?.unwrap_or(limits::STREAM_DEADLINE_MAX);
+        Ok(asked.min(limits::STREAM_DEADLINE_MAX))
+    }
+
+    fn asked(&self) -> Result<Option<Duration>, Status> {
         let asked = match (self.grpc_timeout, self.connect_timeout_ms) {
             (Some(text), _) => grpc_timeout(text).ok_or_else(|| {
                 Status::invalid_argument(format!(
@@ -130,9 +146,9 @@ impl<'a> Head<'a> {
                     "header connect-timeout-ms must be at most 10 digits, not {text:?}"
                 ))
             })?,
-            (None, None) => return Ok(limits::CALL_DEADLINE_DEFAULT),
+            (None, None) => return Ok(None),
         };
-        Ok(asked.min(limits::CALL_DEADLINE_MAX))
+        Ok(Some(asked))
     }
 }
 

@@ -13,7 +13,7 @@ use crate::gateway::backend::Backend;
 use crate::gateway::body::Body;
 use crate::gateway::exchange::Exchange;
 use crate::gateway::route::{Binding, Endpoint, RequestBody, is_http_body, is_http_body_field};
-use crate::gateway::{compression, connect, error, query, template, transcode};
+use crate::gateway::{compression, connect, error, query, stream, template, transcode};
 use crate::words::Status;
 
 pub const ACCEPT_POST: HeaderName = HeaderName::from_static("accept-post");
@@ -43,7 +43,8 @@ async fn refuse<B: Backend>(exchange: &mut Exchange<'_, B>, segments: &[&str]) -
         let given = exchange.head.content_type.unwrap_or("none");
         let sentence = format!(
             "content-type {given} is not supported at {}; send application/json, \
-             application/proto, application/grpc or application/grpc-web",
+             application/proto, application/connect+json, application/grpc or \
+             application/grpc-web",
             endpoint.path
         );
         let status = Status::invalid_argument(sentence).with_http(415);
@@ -91,8 +92,12 @@ async fn reply<B: Backend>(
     segments: &[&str],
     body: Incoming,
 ) -> Result<Response<Body>, Status> {
-    let deadline = exchange.deadline()?;
     let endpoint = &binding.endpoint;
+    stream::check_http(endpoint)?;
+    let deadline = match endpoint.server_streams {
+        true => None,
+        false => Some(exchange.deadline()?),
+    };
     let mut message = match &binding.body {
         RequestBody::None => DynamicMessage::new(endpoint.input.clone()),
         body_rule => {
@@ -113,7 +118,11 @@ async fn reply<B: Backend>(
         let text = template::value(variable, segments, binding.verb.as_deref()).map_err(fault)?;
         transcode::set_from_text(&mut message, fields, &text).map_err(|text| fault(&text))?;
     }
-    let reply = exchange.call(endpoint, message.encode_to_vec().into(), deadline).await?;
+    let payload = message.encode_to_vec().into();
+    let Some(deadline) = deadline else {
+        return stream::http(exchange, endpoint, payload).await;
+    };
+    let reply = exchange.call(endpoint, payload, deadline).await?;
     to_response(endpoint, binding, reply, exchange.head.accept_encoding)
 }
 

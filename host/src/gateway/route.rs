@@ -16,7 +16,7 @@ use crate::words::limits;
 
 const HTTP_BODY: &str = "google.api.HttpBody";
 
-/// A unary method that can be called.
+/// A method that can be called.
 pub struct Endpoint {
     pub descriptor: MethodDescriptor,
     pub service: Arc<str>,
@@ -26,6 +26,9 @@ pub struct Endpoint {
     pub target: Target,
     pub input: MessageDescriptor,
     pub output: MessageDescriptor,
+    /// Whether the request is a stream, and whether the answer is.
+    pub client_streams: bool,
+    pub server_streams: bool,
     /// Declared `NO_SIDE_EFFECTS`: may be called by GET.
     pub no_side_effects: bool,
     /// `stead.consistency`, for callers who do not say.
@@ -34,11 +37,15 @@ pub struct Endpoint {
 
 /// Who answers.
 pub enum Target {
-    Entity { service: Arc<Service>, method: Arc<Method> },
+    Function { service: Arc<Service>, method: Arc<Method> },
     Admin,
 }
 
 impl Endpoint {
+    pub fn streams(&self) -> bool {
+        self.client_streams || self.server_streams
+    }
+
     pub fn new(descriptor: MethodDescriptor, target: Target) -> Self {
         let service: Arc<str> = descriptor.parent_service().full_name().into();
         let method: Arc<str> = descriptor.name().into();
@@ -47,6 +54,8 @@ impl Endpoint {
             path: format!("/{service}/{method}").into(),
             input: descriptor.input(),
             output: descriptor.output(),
+            client_streams: descriptor.is_client_streaming(),
+            server_streams: descriptor.is_server_streaming(),
             no_side_effects: options.idempotency_level == Some(1),
             consistency: options.strictness(),
             descriptor,

@@ -65,7 +65,7 @@ pub struct Edge<B> {
     pub backend: Arc<B>,
     pub options: ServerOptions,
     pub cors: Option<Cors>,
-    pub bodies: Budget,
+    pub bodies: Arc<Budget>,
     pub answers: Arc<Budget>,
     http: auto::Builder<TokioExecutor>,
     shutdown: CancellationToken,
@@ -82,7 +82,7 @@ pub async fn serve<B: Backend>(
     let edge = Arc::new(Edge {
         backend,
         cors: Cors::new(&options.cors),
-        bodies: Budget::new(options.request_bodies_bytes_max),
+        bodies: Arc::new(Budget::new(options.request_bodies_bytes_max)),
         answers: Arc::new(Budget::new(limits::ANSWERS_BYTES_MAX)),
         http: protocols(),
         shutdown: shutdown.clone(),

@@ -4,22 +4,25 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use tokio::sync::watch;
 
+use crate::action::{self, Actions};
 use crate::entity;
-use crate::gateway::backend::{Backend, CallContext};
+use crate::gateway::backend::{Backend, CallContext, Streamed};
 use crate::gateway::body::Body;
 use crate::gateway::route::{Endpoint, Routes, Target};
 use crate::gateway::{health, reflection};
-use crate::registry::{Live, Registry};
+use crate::registry::{Kind, Live, Method, Registry, Service};
 use crate::router::Router;
 use crate::words::{Revision, Status};
 
 pub struct Services {
     registry: Registry,
     router: Router,
+    actions: Actions,
     routes: ArcSwap<Known>,
     draining: watch::Receiver<bool>,
     /// Without a sender, `draining` would count as ended.
@@ -36,10 +39,10 @@ struct Known {
 }
 
 impl Services {
-    pub fn new(registry: Registry, router: Router) -> Self {
+    pub fn new(registry: Registry, router: Router, actions: Actions) -> Self {
         let routes = ArcSwap::from_pointee(Known::of(&registry.live()));
         let never = watch::Sender::new(false);
-        Self { registry, router, routes, draining: never.subscribe(), _never: never }
+        Self { registry, router, actions, routes, draining: never.subscribe(), _never: never }
     }
 
     /// `draining` turns true once, when the node is about to stop: then it is no longer healthy.
@@ -55,7 +58,7 @@ impl Known {
             service.methods.values().map(|method| {
                 let (service, method) = (service.clone(), method.clone());
                 let descriptor = method.descriptor.clone();
-                Endpoint::new(descriptor, Target::Entity { service, method })
+                Endpoint::new(descriptor, Target::Function { service, method })
             })
         });
         let routes = Arc::new(Routes::new(endpoints));
@@ -64,6 +67,30 @@ impl Known {
         }
         Self { revision: live.revision, routes }
     }
+}
+
+fn action_request(
+    endpoint: &Endpoint,
+    service: &Arc<Service>,
+    method: &Arc<Method>,
+    payload: Bytes,
+    context: CallContext,
+) -> action::Request {
+    action::Request {
+        service: service.clone(),
+        method: method.clone(),
+        payload,
+        metadata: context.metadata,
+        idempotency_key: context.idempotency_key,
+        deadline: context.deadline,
+        request_id: context.request_id,
+        consistency: context.consistency.or(endpoint.consistency).unwrap_or_default(),
+        hops: 0,
+    }
+}
+
+fn not_here() -> Status {
+    Status::unimplemented("the admin API is not served on this port")
 }
 
 impl Backend for Services {
@@ -86,9 +113,13 @@ impl Backend for Services {
         payload: Bytes,
         context: CallContext,
     ) -> Result<Bytes, Status> {
-        let Target::Entity { service, method } = &endpoint.target else {
-            return Err(Status::unimplemented("the admin API is not served on this port"));
+        let Target::Function { service, method } = &endpoint.target else {
+            return Err(not_here());
         };
+        if service.kind == Kind::Action {
+            let request = action_request(endpoint, service, method, payload, context);
+            return self.actions.call(request, None).await;
+        }
         self.router
             .call(entity::Request {
                 service: service.clone(),
@@ -101,6 +132,26 @@ impl Backend for Services {
                 consistency: context.consistency.or(endpoint.consistency).unwrap_or_default(),
             })
             .await
+    }
+
+    fn stream(
+        &self,
+        endpoint: &Endpoint,
+        call: Streamed,
+        context: CallContext,
+    ) -> BoxFuture<'static, Result<Bytes, Status>> {
+        let Target::Function { service, method } = &endpoint.target else {
+            return Box::pin(std::future::ready(Err(not_here())));
+        };
+        let Streamed { payload, input, output } = call;
+        let request = action_request(endpoint, service, method, payload, context);
+        let actions = self.actions.clone();
+        Box::pin(async move {
+            match output {
+                Some(output) => actions.stream(request, input, output).await.map(|()| Bytes::new()),
+                None => actions.call(request, input).await,
+            }
+        })
     }
 
     fn wants(&self, path: &str) -> bool {

@@ -10,7 +10,7 @@ use crate::registry::consume::Consume;
 use crate::registry::key::KeyReader;
 use crate::registry::shape::Shape;
 use crate::registry::view::View;
-use crate::wasm::{Component, InstanceLimits};
+use crate::wasm::{ActionInstance, Component, InstanceLimits, Pool, ViewInstance};
 use crate::words::telemetry::CommandMetrics;
 use crate::words::{Digest, JournalName, Revision, ServiceName};
 
@@ -92,6 +92,10 @@ pub struct Service {
     pub history: u32,
     /// Of a view: its rows and what can be asked of them.
     pub view: Option<View>,
+    /// The instances of a service of actions.
+    pub action_pool: Option<Pool<ActionInstance>>,
+    /// The instances of a view.
+    pub view_pool: Option<Pool<ViewInstance>>,
     /// By method name.
     pub methods: BTreeMap<Arc<str>, Arc<Method>>,
 }
@@ -109,6 +113,13 @@ pub struct Method {
     pub response: Shape,
     /// Resolved with the first command.
     pub metrics: OnceLock<CommandMetrics>,
+}
+
+impl Method {
+    /// Whether the request, the answer or both are streams.
+    pub fn streams(&self) -> bool {
+        self.descriptor.is_client_streaming() || self.descriptor.is_server_streaming()
+    }
 }
 
 impl Live {

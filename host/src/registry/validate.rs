@@ -17,7 +17,7 @@ use crate::registry::live::{Kind, Method, Module, Service};
 use crate::registry::plan::TypeName;
 use crate::registry::shape::Shapes;
 use crate::registry::view::View;
-use crate::wasm::{Component, Description, EntityType, InstanceLimits, Interfaces};
+use crate::wasm::{Component, Description, EntityType, InstanceLimits, Interfaces, Pool};
 use crate::words::limits::{
     ENTITY_TYPES_PER_MODULE_MAX, FAULTS_TOLD_MAX, JOURNAL_NAME_BYTES_MAX, METHODS_PER_SERVICE_MAX,
     PASSIVATE_AFTER_DEFAULT, SDK_NAME_BYTES_MAX, SNAPSHOT_EVERY_DEFAULT,
@@ -103,7 +103,13 @@ pub fn assemble(
         file_descriptor_set: description.file_descriptor_set.clone().into(),
     });
     let service = |checked: CheckedType| {
+        let pooled = || (module.component.clone(), checked.name.service.to_arc(), checked.limits);
+        let pool_of = |kind: Kind| (checked.name.kind == kind).then(pooled);
         Arc::new(Service {
+            action_pool: pool_of(Kind::Action)
+                .map(|(component, name, limits)| Pool::new(component, name, limits)),
+            view_pool: pool_of(Kind::View)
+                .map(|(component, name, limits)| Pool::new(component, name, limits)),
             name: checked.name.service,
             kind: checked.name.kind,
             journal: checked.name.journal,
@@ -216,7 +222,7 @@ fn check_type(
 }
 
 /// The kinds that this host runs.
-const KINDS: [Kind; 3] = [Kind::EventSourced, Kind::Value, Kind::Workflow];
+const KINDS: [Kind; 4] = [Kind::EventSourced, Kind::Value, Kind::Workflow, Kind::Action];
 
 fn kind(entity_type: &EntityType, interfaces: Interfaces, faults: &mut Faults) -> Option<Kind> {
     let (service, name) = (&entity_type.service, &entity_type.kind);
@@ -286,6 +292,10 @@ fn check_method(
     }
     match descriptor::try_http_rule(&descriptor) {
         Ok(None) => {}
+        Ok(Some(_)) if descriptor.is_client_streaming() => {
+            add("its request streams, which HTTP/JSON cannot carry; take its google.api.http away"
+                .to_owned())
+        }
         Ok(Some(rule)) => template::check(&rule, &descriptor).into_iter().for_each(&mut add),
         Err(error) => add(format!("its google.api.http cannot be read: {error}")),
     }

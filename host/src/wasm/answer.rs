@@ -3,8 +3,9 @@
 
 use bytes::Bytes;
 
-use crate::wasm::bindings::stead::function::types;
-use crate::wasm::bindings::{discovery, entity};
+use crate::wasm::action::Conclusion;
+use crate::wasm::bindings::stead::function::{calls, types};
+use crate::wasm::bindings::{action, discovery, entity};
 use crate::wasm::component::Interfaces;
 use crate::wasm::failure::{Failure, printable};
 use crate::wasm::instance::{
@@ -52,7 +53,6 @@ pub fn snapshot(answer: Option<entity::MessageResult>) -> Result<Option<Message>
 
 pub fn outcome(answer: entity::Outcome) -> Result<Outcome, Failure> {
     at_most("events", answer.events.len(), limits::EVENTS_PER_COMMAND_MAX)?;
-    at_most("effects", answer.effects.len(), limits::EFFECTS_PER_COMMAND_MAX)?;
     at_most("timers", answer.timers.len(), limits::TIMERS_PER_COMMAND_MAX)?;
     let events = answer
         .events
@@ -61,25 +61,47 @@ pub fn outcome(answer: entity::Outcome) -> Result<Outcome, Failure> {
         .collect::<Result<Vec<_>, _>>()?;
     let events_bytes: usize = events.iter().map(Message::size).sum();
     at_most("bytes in its events", events_bytes, limits::EVENTS_BYTES_PER_COMMAND_MAX)?;
-    let effects = answer
-        .effects
-        .into_iter()
-        .map(|effect| Ok(Effect { call: call(effect.call)?, synchronous: effect.synchronous }))
-        .collect::<Result<Vec<_>, Failure>>()?;
     Ok(Outcome {
-        answer: match answer.answer {
-            types::Answer::Reply(reply) => {
-                at_most("bytes in its reply", reply.len(), limits::REPLY_BYTES_MAX)?;
-                Answer::Reply(Bytes::from(reply))
-            }
-            types::Answer::Forward(forward) => Answer::Forward(call(forward)?),
-            types::Answer::None => Answer::None,
-        },
-        effects,
+        answer: self::answer(answer.answer)?,
+        effects: effects(answer.effects)?,
         events,
         state_change: state_change(answer.state_change)?,
         timers: answer.timers.into_iter().map(timer_change).collect::<Result<_, _>>()?,
     })
+}
+
+/// How a call of an action ended.
+pub fn conclusion(answer: action::Conclusion) -> Result<Conclusion, Failure> {
+    let effects = effects(answer.effects)?;
+    let answer = match answer.answer {
+        Ok(answer) => Ok(self::answer(answer)?),
+        Err(rejection) => Err(self::rejection(rejection)?),
+    };
+    Ok(Conclusion { answer, effects })
+}
+
+/// A message of a streamed answer.
+pub fn response(response: calls::Response) -> Result<(Answer, Vec<Effect>), Failure> {
+    Ok((answer(response.answer)?, effects(response.effects)?))
+}
+
+fn answer(answer: types::Answer) -> Result<Answer, Failure> {
+    Ok(match answer {
+        types::Answer::Reply(reply) => {
+            at_most("bytes in its reply", reply.len(), limits::REPLY_BYTES_MAX)?;
+            Answer::Reply(Bytes::from(reply))
+        }
+        types::Answer::Forward(forward) => Answer::Forward(call(forward)?),
+        types::Answer::None => Answer::None,
+    })
+}
+
+fn effects(effects: Vec<types::Effect>) -> Result<Vec<Effect>, Failure> {
+    at_most("effects", effects.len(), limits::EFFECTS_PER_COMMAND_MAX)?;
+    effects
+        .into_iter()
+        .map(|effect| Ok(Effect { call: call(effect.call)?, synchronous: effect.synchronous }))
+        .collect()
 }
 
 pub fn state_change(change: types::StateChange) -> Result<StateChange, Failure> {
@@ -149,7 +171,20 @@ pub fn rejection(answer: entity::Rejection) -> Result<Rejection, Failure> {
     Ok(Rejection { code, message: text, details })
 }
 
-fn call(call: types::Call) -> Result<Call, Failure> {
+/// For a guest to read.
+pub fn lower_rejection(rejection: Rejection) -> types::Rejection {
+    let detail = |detail: Message| types::MessageResult {
+        type_name: detail.type_name.to_string(),
+        data: detail.data.to_vec(),
+    };
+    types::Rejection {
+        code: rejection.code as u32,
+        message: rejection.message,
+        details: rejection.details.into_iter().map(detail).collect(),
+    }
+}
+
+pub fn call(call: types::Call) -> Result<Call, Failure> {
     at_most("bytes in a call", call.payload.len(), limits::REPLY_BYTES_MAX)?;
     at_most("metadata entries in a call", call.metadata.len(), limits::METADATA_ENTRIES_MAX)?;
     Ok(Call {

@@ -29,6 +29,8 @@ struct Inner {
     discovery: discovery::GuestIndices,
     entity: Option<entity::GuestIndices>,
     action: Option<action::GuestIndices>,
+    /// With `calls` that wait; none if it does not import them.
+    waiting: Option<InstancePre<Data>>,
     view: Option<view::GuestIndices>,
     imports_wasi: bool,
 }
@@ -54,6 +56,15 @@ impl Component {
         let other_types =
             |error: wasmtime::Error| Refusal::OtherTypes { reason: format!("{error:#}") };
         let Interfaces { entity, action, view } = checked.interfaces;
+        let waiting = match checked.imports_calls && action {
+            true => Some(
+                engine
+                    .waiting_linker()
+                    .instantiate_pre(component)
+                    .map_err(|error| Refusal::Invalid { reason: format!("{error:#}") })?,
+            ),
+            false => None,
+        };
         let inner = Inner {
             engine: engine.clone(),
             discovery: discovery::GuestIndices::new(&plain).map_err(other_types)?,
@@ -65,6 +76,7 @@ impl Component {
                 .then(|| action::GuestIndices::new(&plain))
                 .transpose()
                 .map_err(other_types)?,
+            waiting,
             view: view.then(|| view::GuestIndices::new(&plain)).transpose().map_err(other_types)?,
             plain,
             imports_wasi: checked.imports_wasi,
@@ -113,7 +125,31 @@ impl Component {
         Ok(Instance::new(store, guest, resource))
     }
 
-    fn store(&self, limits: InstanceLimits, entity_type: &str, entity_id: &str) -> Store<Data> {
+    /// What an instance of actions is made of, and whether its calls may wait.
+    pub(in crate::wasm) fn action(
+        &self,
+    ) -> Result<(&InstancePre<Data>, &action::GuestIndices, bool), Failure> {
+        let Some(indices) = &self.inner.action else { return Err(not_exported("action")) };
+        Ok(match &self.inner.waiting {
+            Some(waiting) => (waiting, indices, true),
+            None => (&self.inner.plain, indices, false),
+        })
+    }
+
+    /// What an instance of views is made of.
+    pub(in crate::wasm) fn view(
+        &self,
+    ) -> Result<(&InstancePre<Data>, &view::GuestIndices), Failure> {
+        let Some(indices) = &self.inner.view else { return Err(not_exported("view")) };
+        Ok((&self.inner.plain, indices))
+    }
+
+    pub(in crate::wasm) fn store(
+        &self,
+        limits: InstanceLimits,
+        entity_type: &str,
+        entity_id: &str,
+    ) -> Store<Data> {
         let engine = &self.inner.engine;
         let mut data = Data::new(limits, engine.long_turns().clone());
         if self.inner.imports_wasi {

@@ -6,6 +6,9 @@
 //!
 //! Long turns together get about half of the processors: where there are more of them, each sleeps
 //! between its ticks, so that endless loops leave room for everybody else until their deadline.
+//!
+//! A call on a fiber can leave its worker at every tick, and does. What it waits is not its own time,
+//! so its time is counted in ticks.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -27,6 +30,9 @@ pub enum Ended {
     /// Something that no function may do.
     #[error("{0}")]
     Forbidden(&'static str),
+    /// What the guest handed over is not what it should be.
+    #[error("{0}")]
+    Malformed(String),
 }
 
 /// Counts the long turns of an engine.
@@ -59,6 +65,12 @@ impl LongTurns {
             .map(|_| LongTurn(self.clone()))
             .map_err(|_| Ended::TooManyLongTurns { limit: self.max })
     }
+
+    /// One that needs no thread of its own, so any number of them may be.
+    fn join(self: &Arc<Self>) -> LongTurn {
+        self.count.fetch_add(1, Ordering::Relaxed);
+        LongTurn(self.clone())
+    }
 }
 
 /// One of the long turns; it ends when this is dropped.
@@ -77,12 +89,18 @@ pub struct Turn {
     ticks: u32,
     long_turns: Arc<LongTurns>,
     long_turn: Option<LongTurn>,
+    on_fiber: bool,
 }
 
 impl Turn {
     pub fn new(deadline: Duration, long_turns: Arc<LongTurns>) -> Self {
         let deadline = deadline.min(limits::GUEST_DEADLINE_MAX);
-        Self { deadline, first_tick: None, ticks: 0, long_turns, long_turn: None }
+        Self { deadline, first_tick: None, ticks: 0, long_turns, long_turn: None, on_fiber: false }
+    }
+
+    /// From now on, its calls run on fibers.
+    pub fn run_on_fiber(&mut self) {
+        self.on_fiber = true;
     }
 
     pub fn begin(&mut self) {
@@ -119,9 +137,31 @@ impl Turn {
     }
 }
 
+impl Turn {
+    /// How long to leave the worker to others.
+    fn tick_on_fiber(&mut self) -> Result<Duration, Ended> {
+        self.ticks = self.ticks.saturating_add(1);
+        if limits::EPOCH_TICK * self.ticks >= self.deadline {
+            return Err(Ended::Deadline);
+        }
+        if self.ticks > 1 && self.long_turn.is_none() {
+            self.long_turn = Some(self.long_turns.join());
+        }
+        Ok(self.long_turns.pause())
+    }
+}
+
 /// The callback of every store's epoch deadline.
 pub fn on_tick(mut store: StoreContextMut<'_, Data>) -> wasmtime::Result<UpdateDeadline> {
-    store.data_mut().turn.tick().map_err(wasmtime::Error::new)?;
+    let turn = &mut store.data_mut().turn;
+    if turn.on_fiber {
+        let pause = turn.tick_on_fiber().map_err(wasmtime::Error::new)?;
+        return Ok(match pause.is_zero() {
+            true => UpdateDeadline::Yield(1),
+            false => UpdateDeadline::YieldCustom(1, Box::pin(tokio::time::sleep(pause))),
+        });
+    }
+    turn.tick().map_err(wasmtime::Error::new)?;
     Ok(UpdateDeadline::Continue(1))
 }
 

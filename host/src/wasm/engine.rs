@@ -39,6 +39,8 @@ struct Inner {
     plain: Linker<Data>,
     /// For components that import it.
     closed_wasi: Linker<Data>,
+    /// For actions that may wait.
+    waiting: Linker<Data>,
     compiler: Compiler,
     cache: Option<Cache>,
     long_turns: Arc<LongTurns>,
@@ -50,6 +52,7 @@ pub(in crate::wasm) fn configuration() -> Config {
     let mut config = Config::new();
     config.epoch_interruption(true);
     config.max_wasm_stack(limits::GUEST_STACK_BYTES);
+    config.async_stack_size(limits::FIBER_STACK_BYTES);
     config.cranelift_opt_level(OptLevel::Speed);
     // NaN bits are the one thing in which machines differ; state must replay to the same bytes.
     config.cranelift_nan_canonicalization(true);
@@ -87,6 +90,9 @@ impl Engine {
         calls::forbid(&mut plain).map_err(anyhow::Error::msg)?;
         let mut closed_wasi = plain.clone();
         wasi::add_to_linker(&mut closed_wasi).map_err(anyhow::Error::msg)?;
+        let mut waiting = Linker::new(&wasmtime);
+        calls::add_to_linker(&mut waiting).map_err(anyhow::Error::msg)?;
+        wasi::add_to_linker(&mut waiting).map_err(anyhow::Error::msg)?;
         let cache = match &config.cache_dir {
             Some(dir) => Some(Cache::open(dir, &wasmtime)?),
             None => None,
@@ -96,6 +102,7 @@ impl Engine {
             inner: Arc::new(Inner {
                 plain,
                 closed_wasi,
+                waiting,
                 compiler: Compiler::new(config.compiler),
                 cache,
                 long_turns: Arc::new(LongTurns::new(limits::LONG_TURNS_MAX)),
@@ -119,6 +126,10 @@ impl Engine {
 
     pub(in crate::wasm) fn linker(&self, imports_wasi: bool) -> &Linker<Data> {
         if imports_wasi { &self.inner.closed_wasi } else { &self.inner.plain }
+    }
+
+    pub(in crate::wasm) fn waiting_linker(&self) -> &Linker<Data> {
+        &self.inner.waiting
     }
 
     pub(in crate::wasm) fn compiler(&self) -> &Compiler {

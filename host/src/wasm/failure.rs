@@ -82,11 +82,19 @@ impl Failure {
 
 /// What an error of wasmtime says about the guest.
 pub(in crate::wasm) fn classify(error: &wasmtime::Error, data: &mut Data) -> Failure {
+    if let Some(failure) = error.downcast_ref::<Failure>() {
+        return failure.clone();
+    }
     let ended = error.downcast_ref::<Ended>();
     match ended {
         Some(Ended::Deadline) => return Failure::Deadline { deadline: data.turn.deadline },
         Some(Ended::TooManyLongTurns { .. }) => {
             return Failure::NoRoom { reason: error.root_cause().to_string() };
+        }
+        Some(Ended::Malformed(reason)) => {
+            return Failure::Malformed {
+                reason: printable(reason, limits::GUEST_BACKTRACE_BYTES_MAX),
+            };
         }
         Some(Ended::Forbidden(_)) | None => {}
     }

@@ -52,6 +52,10 @@ impl Guest {
         Self { wat: self.wat.replace("(;imports;)", imports), ..self }
     }
 
+    pub fn wat(&self) -> &str {
+        &self.wat
+    }
+
     /// Replaces text in the module and in the contract alike.
     pub fn replacing(self, from: &str, to: &str) -> Self {
         Self { world: self.world, wat: self.wat.replace(from, to), wit: self.wit.replace(from, to) }

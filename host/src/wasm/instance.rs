@@ -215,10 +215,7 @@ impl Instance {
         run: impl FnOnce(GuestInstance<'_>, ResourceAny, &mut Store<Data>) -> wasmtime::Result<R>,
     ) -> Result<R, Failure> {
         if self.spent {
-            return Err(Failure::Trap {
-                reason: "the instance failed before and must not be used again".into(),
-                backtrace: String::new(),
-            });
+            return Err(spent());
         }
         let (guest, resource) = (self.guest.instance(), self.resource);
         let answer = call(&mut self.store, answer_bytes_max, |store| run(guest, resource, store));
@@ -237,12 +234,24 @@ pub(in crate::wasm) fn call<R>(
     answer_bytes_max: usize,
     run: impl FnOnce(&mut Store<Data>) -> wasmtime::Result<R>,
 ) -> Result<R, Failure> {
+    begin(store, answer_bytes_max);
+    let answer = run(store);
+    end(store, answer)
+}
+
+/// Must come before a call into a store, and [`end`] after it.
+pub(in crate::wasm) fn begin(store: &mut Store<Data>, answer_bytes_max: usize) {
     let data = store.data_mut();
     data.turn.begin();
     data.memory.begin();
     store.set_epoch_deadline(1);
     store.set_hostcall_fuel(answer_bytes_max);
-    let answer = run(store);
+}
+
+pub(in crate::wasm) fn end<R>(
+    store: &mut Store<Data>,
+    answer: wasmtime::Result<R>,
+) -> Result<R, Failure> {
     let data = store.data_mut();
     data.turn.end();
     if let Some(wasi) = &mut data.wasi {
@@ -251,7 +260,15 @@ pub(in crate::wasm) fn call<R>(
     answer.map_err(|error| failure::classify(&error, data))
 }
 
-fn lower(message: &Message) -> entity::MessageParam<'_> {
+/// What a call to an instance gives that failed before.
+pub(in crate::wasm) fn spent() -> Failure {
+    Failure::Trap {
+        reason: "the instance failed before and must not be used again".into(),
+        backtrace: String::new(),
+    }
+}
+
+pub(in crate::wasm) fn lower(message: &Message) -> entity::MessageParam<'_> {
     entity::MessageParam { type_name: &message.type_name, data: &message.data }
 }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use wasmtime::ResourceLimiter;
 
+use crate::wasm::calls::Conversation;
 use crate::wasm::deadline::{LongTurns, Turn};
 use crate::wasm::instance::InstanceLimits;
 use crate::wasm::wasi::Wasi;
@@ -15,6 +16,8 @@ pub struct Data {
     pub memory: MemoryLimiter,
     pub turn: Turn,
     pub wasi: Option<Box<Wasi>>,
+    /// Of the action that runs.
+    pub conversation: Option<Box<dyn Conversation>>,
 }
 
 impl Data {
@@ -23,6 +26,16 @@ impl Data {
             memory: MemoryLimiter::new(limits.memory_bytes_max),
             turn: Turn::new(limits.deadline, long_turns),
             wasi: None,
+            conversation: None,
+        }
+    }
+
+    /// The guest waited for the host, and goes on: what it may use is measured anew.
+    pub fn go_on(&mut self) {
+        self.turn.end();
+        self.turn.begin();
+        if let Some(wasi) = &mut self.wasi {
+            wasi.end_call();
         }
     }
 }

@@ -43,9 +43,7 @@ impl Held<'_> {
             return Ok(());
         }
         self.release();
-        Err(Status::resource_exhausted(
-            "the requests that are arriving now are too large for the host to hold; try again later",
-        ))
+        Err(too_much())
     }
 
     pub fn release(&mut self) {
@@ -60,6 +58,46 @@ impl Drop for Held<'_> {
     fn drop(&mut self) {
         self.release();
     }
+}
+
+/// The same for somebody who outlives the budget's borrow: a stream.
+pub struct Kept {
+    budget: Arc<Budget>,
+    bytes: usize,
+}
+
+impl Kept {
+    pub fn new(budget: Arc<Budget>) -> Self {
+        Self { budget, bytes: 0 }
+    }
+
+    /// Counts so many bytes instead of those before, unless there are too many of them.
+    pub fn resize(&mut self, bytes: usize) -> Result<(), Status> {
+        if bytes <= self.bytes {
+            self.budget.bytes.fetch_sub(self.bytes - bytes, Relaxed);
+            self.bytes = bytes;
+            return Ok(());
+        }
+        let more = bytes - self.bytes;
+        let before = self.budget.bytes.fetch_add(more, Relaxed);
+        self.bytes = bytes;
+        if before.saturating_add(more) <= self.budget.bytes_max {
+            return Ok(());
+        }
+        Err(too_much())
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        self.budget.bytes.fetch_sub(self.bytes, Relaxed);
+    }
+}
+
+fn too_much() -> Status {
+    Status::resource_exhausted(
+        "the requests that are arriving now are too large for the host to hold; try again later",
+    )
 }
 
 /// Bytes of an answer, counted for as long as anybody holds them: the response, hyper's buffers.

@@ -55,6 +55,14 @@ pub const GUEST_DEADLINE_MAX: Duration = Duration::from_secs(60);
 pub const GUEST_MEMORY_BYTES_DEFAULT: usize = 64 * MIB;
 pub const GUEST_MEMORY_BYTES_MAX: usize = 1024 * MIB;
 pub const GUEST_STACK_BYTES: usize = 512 * KIB;
+/// A call that may wait for the host runs on a stack of its own; what the guest leaves is for the host's
+/// functions. Only the pages that were touched take memory.
+pub const FIBER_STACK_BYTES: usize = GUEST_STACK_BYTES + 512 * KIB;
+/// Of one service of actions or views: instances that wait for a call, and calls that run at once.
+pub const INSTANCES_IDLE_MAX: usize = 64;
+pub const INSTANCES_AT_ONCE_MAX: usize = 1_000;
+/// An instance whose memory has grown larger is not kept.
+pub const IDLE_INSTANCE_BYTES_MAX: usize = 8 * MIB;
 pub const GUEST_TABLES_MAX: usize = 8;
 pub const GUEST_TABLE_ELEMENTS_MAX: usize = 20_000;
 pub const GUEST_MEMORIES_MAX: usize = 4;
@@ -139,6 +147,32 @@ pub const HANDOFF_WARM_MAX: usize = 64;
 /// Crashes kept for `stead entity get`, over all entities.
 pub const CRASH_REPORTS_MAX: usize = 1_000;
 pub const CRASH_REPORT_BYTES_MAX: usize = 8 * KIB;
+
+// Actions.
+/// Functions that a call may come through: forwards, effects and calls of actions.
+pub const CALL_HOPS_MAX: u32 = 16;
+/// What one try of an effect may take, unless the effect says otherwise.
+pub const EFFECT_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
+/// Calls of actions in hand: running, or waiting for an instance.
+pub const ACTION_CALLS_MAX: usize = 16_384;
+/// What a guest that learns that its caller is gone may take to conclude.
+pub const ACTION_GRACE: Duration = Duration::from_secs(1);
+/// Effects of actions that nobody waits for, and that have not ended.
+pub const STARTED_EFFECTS_MAX: usize = 4_096;
+/// Of one streamed answer: messages and bytes that the guest sent and the client has not read.
+pub const STREAM_MESSAGES_MAX: usize = 16;
+pub const STREAM_BYTES_MAX: usize = 256 * KIB;
+/// A stream on which the client sends nothing that the guest waits for, or reads nothing.
+pub const STREAM_IDLE_MAX: Duration = Duration::from_secs(300);
+/// Of a stream whose caller does not say.
+pub const STREAM_DEADLINE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+/// How long a stream over HTTP waits for its first message, to answer with an HTTP status if there is
+/// none.
+pub const STREAM_OPENS_WITHIN: Duration = Duration::from_millis(500);
+/// Server-sent events: a comment after so long without an event keeps proxies from closing.
+pub const SSE_COMMENT_EVERY: Duration = Duration::from_secs(15);
+/// Streams that still run so long after the drain began end with UNAVAILABLE.
+pub const STREAM_DRAIN_MAX: Duration = Duration::from_secs(3);
 
 // Journal.
 pub const COMMIT_ROWS_MAX: usize = 4_096;

@@ -52,6 +52,13 @@ pub struct CrashLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct EffectLabels {
+    pub service: Arc<str>,
+    /// A gRPC status code's name, `ok` included.
+    pub result: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct ForwardLabels {
     pub result: &'static str,
 }
@@ -92,6 +99,10 @@ pub struct Metrics {
     pub hot_entities: Gauge,
     pub hot_bytes: Gauge,
     pub commands_in_flight: Gauge,
+    pub action_effects: Family<EffectLabels, Counter>,
+    pub streams: Gauge,
+    pub stream_messages_in: Counter,
+    pub stream_messages_out: Counter,
     pub commit_rows: Histogram,
     pub commit_bytes: Counter,
     pub commit_seconds: Histogram,
@@ -135,6 +146,10 @@ impl Default for Metrics {
             hot_entities: Gauge::default(),
             hot_bytes: Gauge::default(),
             commands_in_flight: Gauge::default(),
+            action_effects: Family::default(),
+            streams: Gauge::default(),
+            stream_messages_in: Counter::default(),
+            stream_messages_out: Counter::default(),
             commit_rows: Histogram::new(exponential_buckets(1.0, 2.0, 13)),
             commit_bytes: Counter::default(),
             commit_seconds: seconds(),
@@ -196,6 +211,7 @@ impl Default for Metrics {
             "Commands queued, running or waiting for their commit",
             m.commands_in_flight.clone(),
         );
+        register_actions(&mut r, m);
         r.register("commit_rows", "Rows of a journal commit", m.commit_rows.clone());
         r.register("commit_bytes", "Bytes handed to the journal", m.commit_bytes.clone());
         r.register_with_unit(
@@ -260,6 +276,25 @@ impl Default for Metrics {
     }
 }
 
+fn register_actions(r: &mut Registry, m: &Metrics) {
+    r.register(
+        "action_effects",
+        "Effects of actions, by the action's service and by result",
+        m.action_effects.clone(),
+    );
+    r.register("streams", "Calls whose answer streams and has not ended", m.streams.clone());
+    r.register(
+        "stream_messages_in",
+        "Messages of streamed requests that actions received",
+        m.stream_messages_in.clone(),
+    );
+    r.register(
+        "stream_messages_out",
+        "Messages of streamed answers that actions sent",
+        m.stream_messages_out.clone(),
+    );
+}
+
 fn register_ownership(r: &mut Registry, m: &Metrics) {
     r.register("shards_held", "Shards that this node holds", m.shards_held.clone());
     r.register("shards_claimed", "Free shards that this node took", m.shards_claimed.clone());
@@ -308,6 +343,11 @@ impl CommandMetrics {
     /// Counts a command that was answered.
     pub fn answered(&self, result: Code, took: Duration) {
         self.seconds.observe(took.as_secs_f64());
+        self.ended(result);
+    }
+
+    /// Counts a stream that ended; how long it took says nothing.
+    pub fn ended(&self, result: Code) {
         self.results[result.number() as usize]
             .get_or_init(|| {
                 let labels = CommandLabels {
