@@ -10,6 +10,8 @@ use crate::context::Metadata;
 
 /// How long one try of an effect may take.
 pub(crate) const TIMEOUT_MS: &str = "stead-timeout-ms";
+/// Under which key the target recognises a call that it has had before.
+pub(crate) const IDEMPOTENCY_KEY: &str = "stead-idempotency-key";
 
 /// A call of a method that answers `R`: something to forward to, an effect, what a timer does, what
 /// an action waits for, a workflow's step. Made by the generated client of a service:
@@ -54,6 +56,13 @@ impl<R> Call<R> {
     /// How long one try of an effect may take, in whole milliseconds; otherwise 30 s.
     pub fn with_timeout(mut self, timeout: Duration) -> Self {
         self.request.metadata.push(TIMEOUT_MS, &timeout.as_millis().to_string());
+        self
+    }
+
+    /// Has the call take effect once, however often it is made with this key of 1 to 200 bytes. An effect
+    /// of an entity has one of its own.
+    pub fn with_idempotency_key(mut self, key: &str) -> Self {
+        self.request.metadata.push(IDEMPOTENCY_KEY, key);
         self
     }
 

@@ -26,13 +26,19 @@ pub struct Rows {
     pub descriptors: &'static [u8],
 }
 
+/// A method that answers one message. `C` is the request, or the [`Requests`] of a streamed one.
+pub type Handler<E, C, R> = fn(&E, &mut Context<E>, C) -> Outcome<E, R>;
+
+/// A method that streams its answer. `C` as of [`Handler`].
+pub type Streaming<E, C, R> = fn(&E, &mut Context<E>, C, Responses<R>) -> Result<(), Rejection>;
+
 #[doc(hidden)]
 pub fn serve<E, C, R>(
     state: &E,
     ctx: &mut Context<E>,
     payload: &[u8],
     type_name: &str,
-    handler: fn(&E, &mut Context<E>, C) -> Outcome<E, R>,
+    handler: Handler<E, C, R>,
 ) -> Outcome<E, Vec<u8>>
 where
     E: 'static,
@@ -49,7 +55,7 @@ pub fn serve_streamed_in<E, C, R>(
     state: &E,
     ctx: &mut Context<E>,
     type_name: &'static str,
-    handler: fn(&E, &mut Context<E>, Requests<C>) -> Outcome<E, R>,
+    handler: Handler<E, Requests<C>, R>,
 ) -> Outcome<E, Vec<u8>>
 where
     E: 'static,
@@ -66,7 +72,7 @@ pub fn serve_streamed_out<E, C, R>(
     ctx: &mut Context<E>,
     payload: &[u8],
     type_name: &str,
-    handler: fn(&E, &mut Context<E>, C, Responses<R>) -> Result<(), Rejection>,
+    handler: Streaming<E, C, R>,
 ) -> Outcome<E, Vec<u8>>
 where
     E: 'static,
@@ -84,7 +90,7 @@ pub fn serve_streamed<E, C, R>(
     state: &E,
     ctx: &mut Context<E>,
     type_name: &'static str,
-    handler: fn(&E, &mut Context<E>, Requests<C>, Responses<R>) -> Result<(), Rejection>,
+    handler: Streaming<E, Requests<C>, R>,
 ) -> Outcome<E, Vec<u8>>
 where
     E: 'static,

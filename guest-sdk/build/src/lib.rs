@@ -18,6 +18,7 @@
 //! having a copy of them.
 
 mod bundled;
+mod maps;
 mod service;
 mod workflow;
 
@@ -132,6 +133,7 @@ impl Config {
             let descriptor_file = format!("{descriptor_file}.deflate");
             let deflated = miniz_oxide::deflate::compress_to_vec(&encoded, 9);
             write(&out_dir.join(&descriptor_file), &deflated)?;
+            maps::derive_debug(&mut self.prost, &descriptors);
             self.prost
                 .prost_path("::stead_sdk::prost")
                 .prost_types_path("::stead_sdk::prost_types")

@@ -55,6 +55,7 @@ pub trait {name}: Sized + 'static {{
 /// The service `{full_name}`, as `E` implements it: what `stead_sdk::export!` takes.
 #[allow(dead_code, non_snake_case)]
 pub fn {name}<E: {name}>() -> ::stead_sdk::service::Service<E> {{
+    #[allow(unused_variables)]
     fn dispatch<E: {name}>(
         state: &E,
         ctx: &mut ::stead_sdk::Context<E>,

@@ -109,3 +109,61 @@ fn every_unary_method_has_a_typed_call() {
     assert!(code.contains("pub struct CartsClient;"), "{code}");
     assert!(code.contains("pub fn add_item(request: Add) -> ::stead_sdk::Call<()>"), "{code}");
 }
+
+#[test]
+fn messages_with_maps_do_not_need_the_crate_prost() {
+    let code = code(
+        "syntax = \"proto3\"; package shop;
+         message A { message B { map<string, B> bs = 1; oneof o { bool x = 2; } } }
+         message C { oneof o { bool x = 1; } }",
+    );
+    assert_eq!(code.matches("#[derive(Debug)]").count(), 3, "A, B and its oneof: {code}");
+    assert_eq!(code.matches("skip_debug").count(), 3, "{code}");
+}
+
+const ORDERS: &str = r#"
+    syntax = "proto3";
+    package shop;
+    import "google/protobuf/empty.proto";
+    import "stead/options.proto";
+    import "stead/workflow/v1/workflow.proto";
+
+    message Order { string id = 1 [(stead.entity_key) = true]; }
+    message Progress { bool shipped = 1; }
+
+    service Orders {
+      rpc Place(Order) returns (stead.workflow.v1.Status);
+      rpc Cancel(Order) returns (google.protobuf.Empty) {
+        option (stead.workflow_role) = SIGNAL;
+      }
+      rpc Get(Order) returns (stead.workflow.v1.Status) { option (stead.workflow_role) = QUERY; }
+      rpc Follow(Order) returns (Progress) { option (stead.workflow_role) = QUERY; }
+    }
+"#;
+
+#[test]
+fn a_service_with_roles_is_a_workflow_that_its_first_method_starts() {
+    let code = code(ORDERS);
+    assert!(code.contains("pub trait Orders: ::stead_sdk::Workflow<Input = Order>"), "{code}");
+    assert!(code.contains(r#"method: "Place""#), "{code}");
+    assert!(code.contains("answer: ::stead_sdk::workflow::service::Answer::Status"), "{code}");
+    let wanted = "fn follow(progress: &::stead_sdk::workflow::Progress<Self::Output>";
+    assert!(code.contains(wanted), "{code}");
+    assert!(!code.contains("fn get(progress"), "a status needs no code: {code}");
+}
+
+#[test]
+fn a_workflow_that_cannot_be_is_refused_with_the_name_of_the_method() {
+    let signal = "option (stead.workflow_role) = SIGNAL;";
+    let without = failure(&ORDERS.replace(signal, ""));
+    assert!(without.contains("shop.Orders.Cancel: a method of a workflow needs a"), "{without}");
+    let twice = failure(&ORDERS.replace("SIGNAL", "START").replace("Place", "Put"));
+    assert!(twice.contains("shop.Orders.Put"), "{twice}");
+    let answer = failure(&ORDERS.replace(
+        "Cancel(Order) returns (google.protobuf.Empty)",
+        "Cancel(Order) returns (Progress)",
+    ));
+    assert!(answer.contains("shop.Orders.Cancel: what starts or signals"), "{answer}");
+    let streams = failure(&ORDERS.replace("Get(Order)", "Get(stream Order)"));
+    assert!(streams.contains("shop.Orders.Get: it streams"), "{streams}");
+}

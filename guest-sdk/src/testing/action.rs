@@ -14,6 +14,7 @@ use crate::context::{Context, Invocation, Outcome, Reply};
 use crate::event::decode;
 use crate::host::{self, Host};
 use crate::rejection::{Code, Rejection};
+use crate::service::{Handler, Streaming};
 use crate::view::StateChange;
 
 /// An action, with stand-ins for the functions that it calls.
@@ -71,11 +72,7 @@ impl<A: Action> ActionScenario<A> {
     }
 
     /// Runs a unary method.
-    pub fn when<C, R>(
-        self,
-        handler: fn(&A, &mut Context<A>, C) -> Outcome<A, R>,
-        request: C,
-    ) -> Then<Self, R>
+    pub fn when<C, R>(self, handler: Handler<A, C, R>, request: C) -> Then<Self, R>
     where
         C: Message + Default,
         R: Message + Default + 'static,
@@ -87,7 +84,7 @@ impl<A: Action> ActionScenario<A> {
     /// Runs a method with a streamed request.
     pub fn when_streamed_in<C, R>(
         self,
-        handler: fn(&A, &mut Context<A>, Requests<C>) -> Outcome<A, R>,
+        handler: Handler<A, Requests<C>, R>,
         requests: impl IntoIterator<Item = C>,
     ) -> Then<Self, R>
     where
@@ -98,11 +95,7 @@ impl<A: Action> ActionScenario<A> {
     }
 
     /// Runs a method with a streamed answer.
-    pub fn when_streamed_out<C, R>(
-        self,
-        handler: fn(&A, &mut Context<A>, C, Responses<R>) -> Result<(), Rejection>,
-        request: C,
-    ) -> Then<Self, R>
+    pub fn when_streamed_out<C, R>(self, handler: Streaming<A, C, R>, request: C) -> Then<Self, R>
     where
         C: Message + Default,
         R: Message + Default + 'static,
@@ -117,7 +110,7 @@ impl<A: Action> ActionScenario<A> {
     /// Runs a method that streams both ways.
     pub fn when_streamed<C, R>(
         self,
-        handler: fn(&A, &mut Context<A>, Requests<C>, Responses<R>) -> Result<(), Rejection>,
+        handler: Streaming<A, Requests<C>, R>,
         requests: impl IntoIterator<Item = C>,
     ) -> Then<Self, R>
     where

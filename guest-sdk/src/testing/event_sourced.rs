@@ -5,10 +5,11 @@ use std::fmt::Debug;
 use prost::{Message, Name};
 
 use super::{Then, metadata_of, reencoded, reencoded_reply};
-use crate::context::{Context, Invocation, Outcome};
+use crate::context::{Context, Invocation};
 use crate::entity::EventSourced;
 use crate::event::{EncodedMessage, Events};
 use crate::module::event_sourced::events;
+use crate::service::Handler;
 use crate::view::StateChange;
 
 /// An event-sourced entity and what it has been through so far.
@@ -58,11 +59,7 @@ impl<E: EventSourced> Scenario<E> {
     }
 
     /// Runs one command: `when(Cart::add_item, AddLineItem { .. })`.
-    pub fn when<C, R>(
-        mut self,
-        handler: fn(&E, &mut Context<E>, C) -> Outcome<E, R>,
-        command: C,
-    ) -> Then<Self, R>
+    pub fn when<C, R>(mut self, handler: Handler<E, C, R>, command: C) -> Then<Self, R>
     where
         C: Message + Default,
         R: Message + Default + 'static,

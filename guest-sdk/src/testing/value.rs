@@ -5,9 +5,10 @@ use std::fmt::Debug;
 use prost::Message;
 
 use super::{Then, metadata_of, reencoded, reencoded_reply};
-use crate::context::{Context, Invocation, Outcome};
+use crate::context::{Context, Invocation};
 use crate::event::EncodedMessage;
 use crate::module::value::changed;
+use crate::service::Handler;
 use crate::value::Value;
 use crate::view::StateChange;
 
@@ -53,11 +54,7 @@ impl<V: Value> ValueScenario<V> {
     }
 
     /// Runs one command: `when(Cart::add_item, AddLineItem { .. })`.
-    pub fn when<C, R>(
-        mut self,
-        handler: fn(&V, &mut Context<V>, C) -> Outcome<V, R>,
-        command: C,
-    ) -> Then<Self, R>
+    pub fn when<C, R>(mut self, handler: Handler<V, C, R>, command: C) -> Then<Self, R>
     where
         C: Message + Default,
         R: Message + Default + 'static,

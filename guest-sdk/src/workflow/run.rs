@@ -7,7 +7,7 @@ use std::task::Waker;
 use std::time::Duration;
 
 use crate::call::{Due, whole_ms};
-use crate::call::{Effect, Request, Timer, TimerChange};
+use crate::call::{Effect, IDEMPOTENCY_KEY, Request, Timer, TimerChange};
 use crate::rejection::{Code, Rejection};
 use crate::workflow::history::Event;
 use crate::workflow::service::Signal;
@@ -15,8 +15,6 @@ use crate::workflow::v1::{StepScheduled, TimerSet};
 
 /// Where the result of an effect goes.
 const RESULT_TO: &str = "stead-result-to";
-/// Under which key the target of an effect recognises it, whatever the attempt.
-const IDEMPOTENCY_KEY: &str = "stead-idempotency-key";
 
 pub type Shared = Rc<RefCell<Run>>;
 
@@ -48,7 +46,7 @@ pub struct Wait {
 }
 
 pub enum What {
-    Step(StepWait),
+    Step(Box<StepWait>),
     Sleep { due: bool },
     Signal { name: String, payload: Option<Vec<u8>>, limited: bool, due: bool },
 }
@@ -73,8 +71,11 @@ pub enum Undo {
     Nothing,
     Call(Request),
     /// Follows from the reply.
-    OfReply(Box<dyn FnOnce(&[u8]) -> Option<Request>>),
+    OfReply(CallOfReply),
 }
+
+/// Makes a call of an encoded reply; none if that cannot be read.
+pub type CallOfReply = Box<dyn FnOnce(&[u8]) -> Option<Request>>;
 
 /// When to try again.
 #[derive(Clone, Copy, Debug)]
@@ -143,7 +144,7 @@ impl Run {
         let name = step.name.clone();
         let (service, method) = (step.call.service.to_string(), step.call.method.to_string());
         let compensation = step.undoes.is_some();
-        let number = self.wait(What::Step(step), waker);
+        let number = self.wait(What::Step(Box::new(step)), waker);
         let scheduled =
             StepScheduled { step: number, attempt: 1, name, service, method, compensation };
         self.asked.push(Event::Scheduled(scheduled));
@@ -156,6 +157,7 @@ impl Run {
         let Some(Wait { what: What::Step(step), .. }) = self.waits.get(&number) else { return };
         let mut call = step.call.clone();
         call.metadata.push(RESULT_TO, &token(number, step.attempt));
+        // The same for all attempts, so that together they take effect once.
         call.metadata.push(IDEMPOTENCY_KEY, &format!("{}/{number}", self.key));
         self.effects.push(Effect { call, synchronous: false });
     }
