@@ -10,14 +10,17 @@
 
 mod activation;
 mod actor;
-mod caller;
+mod calls;
 mod crash;
 mod handoff;
 mod house;
 mod inspect;
+mod operate;
+mod outbox;
 mod receipts;
 mod residents;
 mod stale;
+mod timers;
 mod turn;
 mod work;
 
@@ -26,14 +29,16 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::journal::{Fence, TimerRow};
 use crate::registry::{Method, Service};
 use crate::words::clock::Instant;
 use crate::words::{EntityId, JournalName, Seq, Status};
 
-pub use caller::{Caller, OutCall};
+pub use calls::{Called, Caller, OutCall};
 pub use crash::CrashReport;
-pub use house::Entities;
+pub use house::{Entities, WeakEntities};
 pub use inspect::StateAt;
+pub use operate::PendingCounts;
 
 /// One command on its way in.
 #[derive(Clone)]
@@ -48,6 +53,25 @@ pub struct Request {
     /// Ties together all log lines of a call.
     pub request_id: Arc<str>,
     pub consistency: Consistency,
+    /// Functions that it came through: 0 from a client.
+    pub hops: u32,
+    pub origin: Origin,
+    /// Its idempotency key was never used before for as long as this process holds the shard under the
+    /// epoch: no receipt can exist. Never set for what comes from outside this process.
+    pub fresh: Option<Fence>,
+}
+
+/// Who sends a command.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Origin {
+    #[default]
+    Client,
+    /// Another function: a forward, an effect, or a call.
+    Function,
+    /// The host, with the result of an effect of this workflow.
+    Result,
+    /// The host, because this timer is due.
+    Timer(Arc<TimerRow>),
 }
 
 /// What an answer that is given from memory must be sure of. An answer to a command that stored events
@@ -115,6 +139,8 @@ pub struct EntitiesConfig {
     /// Over all hot entities: [`crate::words::limits::HOT_ENTITY_BYTES`] each, plus what their
     /// linear memories have grown by since they were instantiated.
     pub hot_bytes_max: usize,
+    /// After so many failed tries an effect is parked.
+    pub effect_tries_max: u32,
 }
 
 /// An entity in memory, as operators see it.

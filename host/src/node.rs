@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::action::Actions;
 use crate::cluster::Cluster;
-use crate::entity::{Entities, EntitiesConfig};
+use crate::entity::{Caller, Entities, EntitiesConfig};
 use crate::gateway::admin::{About, Admin, AdminBackend, Readiness};
 use crate::gateway::server::{self, ServerOptions};
 use crate::gateway::services::Services;
@@ -187,6 +187,7 @@ impl Node {
             EntitiesConfig {
                 hot_entities_max: config.hot_entities_max,
                 hot_bytes_max: config.hot_bytes_max,
+                effect_tries_max: config.effect_tries_max,
             },
         );
         let store_name = ground.as_ref().map(|ground| ground.store.clone()).unwrap_or_default();
@@ -203,8 +204,10 @@ impl Node {
             None => Router::local(entities.clone()),
         };
         let actions = Actions::new(registry.clone(), metrics.clone());
-        let callers = Callers::new(registry.clone(), router.clone(), actions.downgrade());
-        actions.calls_through(Arc::new(callers));
+        let callers = Callers::new(registry.clone(), &router, actions.downgrade());
+        let callers: Arc<dyn Caller> = Arc::new(callers);
+        actions.calls_through(callers.clone());
+        entities.set_caller(callers);
         let admin = Admin {
             registry: registry.clone(),
             entities: entities.clone(),

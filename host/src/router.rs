@@ -28,7 +28,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 
 use crate::cluster::routes::{Route, RouteTable};
-use crate::entity::{CallError, Consistency, Entities, Request};
+use crate::entity::{CallError, Consistency, Entities, Origin, Request};
 use crate::journal::Holdings;
 use crate::registry::Registry;
 use crate::router::waiting::{Rooms, Waiting};
@@ -101,7 +101,7 @@ impl Router {
     ///
     /// A command whose node broke off the connection may have taken effect. With an idempotency key it is
     /// sent again; without one the answer is UNKNOWN.
-    pub async fn call(&self, request: Request) -> Result<Bytes, Status> {
+    pub async fn call(&self, mut request: Request) -> Result<Bytes, Status> {
         let Some(cluster) = &self.cluster else {
             return self.entities.call(request).await.map_err(CallError::into_status);
         };
@@ -110,7 +110,7 @@ impl Router {
             return self.entities.call(request).await.map_err(CallError::into_status);
         };
         let mut has_broken = false;
-        let result = self.route(cluster, &request, &address, &mut has_broken).await;
+        let result = self.route(cluster, &mut request, &address, &mut has_broken).await;
         match result {
             Err(status) if has_broken => Err(after_a_break(status)),
             result => result,
@@ -121,7 +121,7 @@ impl Router {
     async fn route(
         &self,
         cluster: &Clustered,
-        request: &Request,
+        request: &mut Request,
         address: &Address,
         has_broken: &mut bool,
     ) -> Result<Bytes, Status> {
@@ -141,6 +141,8 @@ impl Router {
                 && owner != cluster.routes.me()
                 && forwards < limits::FORWARDS_MAX
             {
+                // Whatever becomes of it there, a receipt may exist from now on.
+                request.fresh = None;
                 match cluster.forward(owner, shard, seen.route, request, forwards).await {
                     Next::Done(result) => return result,
                     Next::Follow => {
@@ -232,6 +234,8 @@ impl Clustered {
             hops,
             revision: self.registry.live().revision.0,
             sender: self.routes.me(),
+            functions: request.hops,
+            from_function: request.origin != Origin::Client,
         };
         let payload = request.payload.clone();
         let answer = self.peers.call(owner, address, &head, payload, request.deadline).await;

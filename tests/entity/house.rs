@@ -50,7 +50,8 @@ impl House {
         let config = EngineConfig { instances_max: 1_000, ..EngineConfig::default() };
         let engine = Engine::new(config).expect("an engine");
         let registry = Registry::open(engine, journal.clone()).await.expect("a registry");
-        let config = EntitiesConfig { hot_entities_max, hot_bytes_max: 1 << 30 };
+        let config =
+            EntitiesConfig { hot_entities_max, hot_bytes_max: 1 << 30, effect_tries_max: 3 };
         let entities = Entities::new(registry.clone(), journal.clone(), metrics.clone(), config);
         let house = Self { store, journal, registry, entities, metrics };
         for guest in guests {
@@ -98,6 +99,9 @@ impl House {
             deadline: clock::now() + Duration::from_secs(20),
             request_id: "test".into(),
             consistency: stead::entity::Consistency::default(),
+            hops: 0,
+            origin: stead::entity::Origin::Client,
+            fresh: None,
         }
     }
 

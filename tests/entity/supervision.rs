@@ -76,8 +76,8 @@ async fn an_entity_that_cannot_be_activated_backs_off_and_says_so() {
 async fn a_violation_of_the_kinds_rules_changes_nothing() {
     let house = House::with(&["misbehaving"]).await;
     misbehave(&house, "e", "ok").await.unwrap();
-    for what in ["effect", "state-change"] {
-        assert_eq!(misbehave(&house, "e", what).await, Err(Code::Unimplemented), "{what}");
+    for what in ["state-change"] {
+        assert_eq!(misbehave(&house, "e", what).await, Err(Code::Internal), "{what}");
     }
     assert_eq!(misbehave(&house, "e", "garbage-reply").await, Err(Code::Internal));
     assert_eq!(house.stored_events(&address("e")).await, 1);

@@ -137,7 +137,7 @@ impl Inner {
             payload,
             metadata,
             idempotency_key: None,
-            fresh: false,
+            fresh: None,
             deadline: until.min(clock::now() + timeout),
             request_id: request.request_id.clone(),
             hops: request.hops + 1,

@@ -169,6 +169,10 @@ pub struct ServeArgs {
     #[arg(long, value_name = "SIZE", alias = "hot-bytes-max", help_heading = "Bounds")]
     pub hot_memory: Option<String>,
 
+    /// How often an effect is tried before it waits among the dead letters [env: STEAD_EFFECT_TRIES]
+    #[arg(long, value_name = "COUNT", help_heading = "Bounds")]
+    pub effect_tries: Option<String>,
+
     /// Share a journal with other nodes: postgres://user@host/database, better given by the
     /// environment if it has a password [env: STEAD_STORE]
     #[arg(long, value_name = "URL", help_heading = "Cluster")]

@@ -37,6 +37,7 @@ fn overrides(args: ServeArgs) -> Overrides {
         cors_max_age: args.cors_max_age,
         hot_entities: args.hot_entities,
         hot_memory: args.hot_memory,
+        effect_tries: args.effect_tries,
         store: args.store,
         peer: args.peer,
         advertise: args.advertise,

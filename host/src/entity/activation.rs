@@ -8,7 +8,8 @@ use crate::entity::actor::{Actor, Hot, Running};
 use crate::entity::crash::{CrashReport, backoff};
 use crate::entity::house::House;
 use crate::journal::{Fence, Snapshot, StoreError};
-use crate::registry::Service;
+use crate::kind::value;
+use crate::registry::{Kind, Service};
 use crate::wasm::{Failure, Instance};
 use crate::words::clock::Instant;
 use crate::words::telemetry::{CrashLabels, TypeLabels};
@@ -31,6 +32,9 @@ pub(super) enum FoldError {
     Store(#[from] StoreError),
     #[error("event {expected} is missing")]
     Gap { expected: Seq },
+    /// Of a value entity: the store has dropped the state that was asked for.
+    #[error("the state {at} is not kept any more; the oldest one that is has the version {oldest}")]
+    Forgotten { at: Seq, oldest: Seq },
 }
 
 pub(super) struct Folded {
@@ -154,6 +158,8 @@ fn failed(running: &Running, service: &Service, error: FoldError) -> Down {
             tracing::error!(%address, %error, "an entity's journal is damaged");
             return damaged(running, &error.to_string());
         }
+        // Only of a version that was asked for.
+        error @ FoldError::Forgotten { .. } => return damaged(running, &error.to_string()),
         FoldError::Gap { expected } => {
             tracing::error!(%address, %expected, "an entity's journal has a gap");
             return damaged(running, &format!("event {expected} is missing"));
@@ -209,6 +215,9 @@ pub(super) async fn fold(
     address: &Address,
     at: Option<Seq>,
 ) -> Result<Folded, FoldError> {
+    if service.kind == Kind::Value {
+        return restore_value(house, service, address, at).await;
+    }
     let loaded = house.journal.load(address, at).await?;
     let until = at.unwrap_or(loaded.seq).min(loaded.seq);
     let mut fresh = Folded::nothing(service, address)?;
@@ -227,6 +236,42 @@ pub(super) async fn fold(
     }
     replay(house, address, &mut fresh, until).await?;
     Ok(fresh)
+}
+
+/// The state of a value entity is its newest event, or the one at `at`.
+async fn restore_value(
+    house: &House,
+    service: &Arc<Service>,
+    address: &Address,
+    at: Option<Seq>,
+) -> Result<Folded, FoldError> {
+    let (seq, state) = value_at(house, address, at).await?;
+    let mut fresh = Folded::nothing(service, address)?;
+    if let Some(state) = state {
+        fresh.instance.restore(&state)?;
+        fresh.replayed = 1;
+    }
+    fresh.seq = seq;
+    Ok(fresh)
+}
+
+/// The version of a value entity at `at` (its newest, if none or later), and the state.
+pub(super) async fn value_at(
+    house: &House,
+    address: &Address,
+    at: Option<Seq>,
+) -> Result<(Seq, Option<Message>), FoldError> {
+    let newest = house.journal.load(address, at).await?.seq;
+    let seq = at.unwrap_or(newest).min(newest);
+    if seq == Seq::ZERO {
+        return Ok((seq, None));
+    }
+    let page = house.journal.events(address, seq, 1, limits::REPLAY_BATCH_BYTES).await?;
+    match page.events.into_iter().next() {
+        Some(stored) if stored.seq == seq => Ok((seq, value::state(&stored.event).cloned())),
+        Some(stored) if seq < newest => Err(FoldError::Forgotten { at: seq, oldest: stored.seq }),
+        Some(_) | None => Err(FoldError::Gap { expected: seq }),
+    }
 }
 
 impl Folded {

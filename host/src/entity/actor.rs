@@ -9,11 +9,11 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use crate::entity::house::{Guest, House};
-use crate::entity::receipts::PendingReceipt;
+use crate::entity::receipts::{self, PendingReceipt};
 use crate::entity::residents::Share;
 use crate::entity::work;
-use crate::entity::{CallError, Request};
-use crate::journal::{Commit, Fence};
+use crate::entity::{CallError, OutCall, Request};
+use crate::journal::{Commit, DueTimer, Fence};
 use crate::registry::Service;
 use crate::wasm::Instance;
 use crate::words::clock::Instant;
@@ -86,9 +86,22 @@ impl Hot {
     }
 }
 
-/// A command in a mailbox.
+/// What is offered to an actor.
+#[derive(Clone, Copy)]
+pub(super) enum Task<'a> {
+    Command(&'a Request),
+    Timer(&'a DueTimer),
+}
+
+/// What waits in a mailbox.
+pub(super) enum Job {
+    Command(Request),
+    /// What its command is, its turn reads from the store.
+    Timer(DueTimer),
+}
+
 pub(super) struct Envelope {
-    pub(super) request: Request,
+    pub(super) job: Job,
     /// It counts for as long as it waits, even if its caller goes away.
     _guest: Arc<Guest>,
     pub(super) answer: oneshot::Sender<Answer>,
@@ -96,15 +109,29 @@ pub(super) struct Envelope {
 
 /// What a turn says, and the write that must be durable before it may be said.
 pub(super) struct Answer {
-    pub(super) result: Result<Bytes, CallError>,
+    pub(super) result: Result<Said, CallError>,
     pub(super) hold: Option<Commit>,
     /// If it tells what was in memory and stored nothing: the fence that must still stand when it leaves.
     pub(super) seen: Option<Fence>,
+    /// Synchronous effects: each ends when it was tried once.
+    pub(super) awaited: Vec<oneshot::Receiver<()>>,
+}
+
+pub(super) enum Said {
+    Reply(Bytes),
+    /// Another function answers.
+    Forward(Box<OutCall>),
 }
 
 impl From<CallError> for Answer {
     fn from(error: CallError) -> Self {
-        Self { result: Err(error), hold: None, seen: None }
+        Self::of(Err(error), None)
+    }
+}
+
+impl Answer {
+    pub(super) fn of(result: Result<Said, CallError>, hold: Option<Commit>) -> Self {
+        Self { result, hold, seen: None, awaited: Vec::new() }
     }
 }
 
@@ -147,7 +174,7 @@ impl Actor {
     pub(super) fn offer(
         self: &Arc<Self>,
         house: &Arc<House>,
-        request: &Request,
+        task: Task<'_>,
         guest: &Arc<Guest>,
         live: Revision,
         epoch: Epoch,
@@ -161,7 +188,7 @@ impl Actor {
                     limits::MAILBOX_COMMANDS_MAX
                 )));
             }
-            Phase::Busy { .. } => return Offer::Queued(inner.enqueue(request, guest)),
+            Phase::Busy { .. } => return Offer::Queued(inner.enqueue(task, guest)),
             Phase::Cold { retry_at: Some((at, status)), .. } if clock::now() < *at => {
                 return Offer::Refused(status.clone());
             }
@@ -172,7 +199,7 @@ impl Actor {
         let mut running = Running::new(self.clone(), house.clone());
         if let Phase::Ready(hot) = phase {
             // The caller can run the turn itself only if nothing in it has to wait.
-            let at_once = request.idempotency_key.is_none()
+            let at_once = task.needs_no_reading(house)
                 && hot.revision == live
                 && hot.fence.epoch == epoch
                 && !inner.retire
@@ -182,7 +209,7 @@ impl Actor {
                 return Offer::Run(running);
             }
         }
-        let answer = inner.enqueue(request, guest);
+        let answer = inner.enqueue(task, guest);
         drop(inner);
         running.spawn();
         Offer::Queued(answer)
@@ -273,11 +300,28 @@ impl Actor {
     }
 }
 
+impl Task<'_> {
+    /// Whether its turn needs nothing from the store: no receipt, and no timer.
+    fn needs_no_reading(self, house: &House) -> bool {
+        match self {
+            Task::Command(request) => receipts::is_new(house, request),
+            Task::Timer(_) => false,
+        }
+    }
+
+    fn job(self) -> Job {
+        match self {
+            Task::Command(request) => Job::Command(request.clone()),
+            Task::Timer(due) => Job::Timer(due.clone()),
+        }
+    }
+}
+
 impl Inner {
-    fn enqueue(&mut self, request: &Request, guest: &Arc<Guest>) -> oneshot::Receiver<Answer> {
+    fn enqueue(&mut self, task: Task<'_>, guest: &Arc<Guest>) -> oneshot::Receiver<Answer> {
         let (answer, receiver) = oneshot::channel();
-        let (request, guest) = (request.clone(), guest.clone());
-        self.queue.push_back(Envelope { request, _guest: guest, answer });
+        let (job, guest) = (task.job(), guest.clone());
+        self.queue.push_back(Envelope { job, _guest: guest, answer });
         receiver
     }
 

@@ -5,16 +5,19 @@ use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{OnceLock, Weak};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore};
 
-use crate::entity::actor::{Actor, Answer, Hot, Offer};
+use crate::entity::actor::{Actor, Answer, Hot, Offer, Said, Task};
 use crate::entity::crash::{CrashReport, Crashes};
+use crate::entity::outbox::{self, Outbox};
 use crate::entity::residents::Residents;
-use crate::entity::{CallError, Consistency, EntitiesConfig, HotEntity, Request};
-use crate::journal::{AppendError, Fence, Holdings, Journal};
+use crate::entity::timers::{self, Timers};
+use crate::entity::{CallError, Caller, Consistency, EntitiesConfig, HotEntity, Origin, Request};
+use crate::journal::{AppendError, Commit, EffectId, Fence, Holdings, Journal};
 use crate::registry::{KeyError, Registry};
 use crate::words::telemetry::{Metrics, TypeLabels};
 use crate::words::{Address, Code, Epoch, JournalName, Seq, Shard, Status, clock, limits};
@@ -25,6 +28,16 @@ pub struct Entities {
     pub(super) house: Arc<House>,
 }
 
+/// Does not keep the entities alive.
+#[derive(Clone)]
+pub struct WeakEntities(Weak<House>);
+
+impl WeakEntities {
+    pub fn upgrade(&self) -> Option<Entities> {
+        self.0.upgrade().map(|house| Entities { house })
+    }
+}
+
 pub(super) struct House {
     pub(super) registry: Registry,
     pub(super) journal: Journal,
@@ -33,6 +46,11 @@ pub(super) struct House {
     pub(super) crashes: Crashes,
     pub(super) residents: Arc<Residents>,
     pub(super) activations: Semaphore,
+    pub(super) caller: OnceLock<Arc<dyn Caller>>,
+    pub(super) outbox: Outbox,
+    pub(super) timers: Timers,
+    /// Nanoseconds of the clock at the start, stepped with each effect.
+    effect_ids: AtomicU64,
     /// By shard.
     actors: Vec<Mutex<HashMap<Address, Arc<Actor>>>>,
     seeds: AtomicU64,
@@ -52,6 +70,10 @@ impl Entities {
     ) -> Self {
         let holdings = journal.holdings().clone();
         let house = Arc::new(House {
+            outbox: Outbox::new(config.effect_tries_max, metrics.clone()),
+            timers: Timers::new(metrics.clone()),
+            caller: OnceLock::new(),
+            effect_ids: AtomicU64::new(clock::unix_ms().saturating_mul(1_000_000)),
             residents: Residents::new(config, metrics.clone()),
             registry,
             journal,
@@ -67,6 +89,8 @@ impl Entities {
             empty: Notify::new(),
         });
         tokio::spawn(passivate_idle(Arc::downgrade(&house)));
+        outbox::start(&house);
+        timers::start(&house);
         tokio::spawn(follow_deployments(Arc::downgrade(&house), house.registry.watch()));
         Self { house }
     }
@@ -78,13 +102,18 @@ impl Entities {
     ///
     /// [`CallError::NotHere`] means that the command changed nothing, and is not counted.
     pub async fn call(&self, request: Request) -> Result<Bytes, CallError> {
-        self.counted(&request, self.house.call(&request, None)).await
+        let address = self.address(&request);
+        self.counted(&request, async { self.house.call(&request, &address?).await }).await
     }
 
     /// The same for a caller who keeps the request to route it again, and who has the entity's address
     /// from [`address`](Self::address).
     pub async fn deliver(&self, request: &Request, address: &Address) -> Result<Bytes, CallError> {
-        self.counted(request, self.house.call(request, Some(address))).await
+        self.counted(request, self.house.call(request, address)).await
+    }
+
+    pub fn downgrade(&self) -> WeakEntities {
+        WeakEntities(Arc::downgrade(&self.house))
     }
 
     /// Which entity a command is for.
@@ -176,9 +205,11 @@ impl Entities {
     }
 
     /// Refuses new commands with UNAVAILABLE, lets queued ones end, and returns when all have been
-    /// answered, which they are not before their writes are durable.
+    /// answered, which they are not before their writes are durable. Effects and timers stay in the store,
+    /// but for those that a command waits for.
     pub async fn drain(&self) {
         self.house.draining.store(true, Ordering::SeqCst);
+        self.house.outbox.stop();
         loop {
             let empty = self.house.empty.notified();
             if self.house.in_flight.load(Ordering::SeqCst) == 0 {
@@ -213,49 +244,111 @@ impl House {
     async fn call(
         self: &Arc<Self>,
         request: &Request,
-        known: Option<&Address>,
+        address: &Address,
     ) -> Result<Bytes, CallError> {
-        let mut guest = self.admit(request.payload.len())?;
-        let read;
-        let address = match known {
-            Some(address) => address,
-            None => {
-                read = address(request)?;
-                &read
-            }
-        };
+        let bytes = request.payload.len();
+        let mut guest = self.admit(bytes, &request.origin)?;
         let epoch = guest.enter(self.holdings.shard_of(address))?;
         if request.consistency == Consistency::Leased && !self.holdings.lease_holds() {
             return Err(lease_ended().into());
         }
         let guest = Arc::new(guest);
-        let live = self.registry.live().revision;
-        let answer = loop {
-            match self.actor(address).offer(self, request, &guest, live, epoch) {
-                Offer::Run(mut running) => break running.turn(request),
-                Offer::Queued(answer) => break self.wait_for(answer, request).await?,
-                Offer::Refused(status) => return Err(status.into()),
-                Offer::Gone => {}
-            }
+        let task = Task::Command(request);
+        let answer = match self.actor_turn(task, address, &guest, epoch)? {
+            Turn::Over(answer) => answer,
+            Turn::Waits(answer) => self.wait_for(answer, request.deadline).await?,
         };
-        if let Some(commit) = answer.hold {
-            let outcome = match commit.outcome() {
-                Some(outcome) => outcome,
-                None => tokio::time::timeout_at(request.deadline, commit.wait()).await.map_err(
-                    |_| {
-                        Status::deadline_exceeded(
-                            "the deadline passed before the journal had answered; the command may \
-                             take effect, so retry it with an idempotency key",
-                        )
-                    },
-                )?,
-            };
-            outcome.map_err(|error| append_error(&error))?;
+        let Answer { result, hold, seen, awaited } = answer;
+        if let Some(commit) = hold {
+            durable(&commit, request.deadline).await?;
         }
-        if let Some(fence) = answer.seen {
+        if let Some(fence) = seen {
             self.confirm(fence, request.consistency).await?;
         }
-        answer.result
+        match result? {
+            Said::Reply(reply) if awaited.is_empty() => Ok(reply),
+            said => {
+                // The shard may leave while the command waits elsewhere. It still counts.
+                let _stays = self.count_in(bytes);
+                drop(guest);
+                self.elsewhere(said, awaited, request).await
+            }
+        }
+    }
+
+    /// As [`Entities::deliver`].
+    pub(super) async fn deliver(
+        self: &Arc<Self>,
+        request: &Request,
+        address: &Address,
+    ) -> Result<Bytes, CallError> {
+        Entities { house: self.clone() }.deliver(request, address).await
+    }
+
+    /// What is left to do for a command that is durable: its synchronous effects, and its forward.
+    async fn elsewhere(
+        self: &Arc<Self>,
+        said: Said,
+        awaited: Vec<tokio::sync::oneshot::Receiver<()>>,
+        request: &Request,
+    ) -> Result<Bytes, CallError> {
+        for effect in awaited {
+            // One that ends untried stays in the outbox, as one that failed does.
+            let ended = tokio::time::timeout_at(request.deadline, effect).await;
+            ended.map(drop).map_err(|_| {
+                Status::deadline_exceeded(
+                    "the deadline passed before the command's effects had ended; the command took \
+                     effect, and its effects will",
+                )
+            })?;
+        }
+        match said {
+            Said::Reply(reply) => Ok(reply),
+            Said::Forward(call) => self.forward(*call, request).await,
+        }
+    }
+
+    /// Fires a timer of an entity whose shard is held here. Returns when its command is durable.
+    pub(super) async fn fire(
+        self: &Arc<Self>,
+        due: &crate::journal::DueTimer,
+        deadline: clock::Instant,
+    ) -> Result<(), CallError> {
+        let mut guest = self.admit(0, &Origin::Function)?;
+        let epoch = guest.enter(due.shard)?;
+        let guest = Arc::new(guest);
+        let task = Task::Timer(due);
+        let answer = match self.actor_turn(task, &due.address, &guest, epoch)? {
+            Turn::Over(answer) => answer,
+            Turn::Waits(answer) => self.wait_for(answer, deadline).await?,
+        };
+        if let Some(commit) = answer.hold {
+            durable(&commit, deadline).await?;
+        }
+        answer.result.map(drop)
+    }
+
+    fn actor_turn(
+        self: &Arc<Self>,
+        task: Task<'_>,
+        address: &Address,
+        guest: &Arc<Guest>,
+        epoch: Epoch,
+    ) -> Result<Turn, Status> {
+        let live = self.registry.live().revision;
+        loop {
+            match self.actor(address).offer(self, task, guest, live, epoch) {
+                Offer::Run(mut running) => {
+                    let Task::Command(request) = task else {
+                        return Err(Status::internal("a timer without a turn of its own"));
+                    };
+                    return Ok(Turn::Over(running.turn(request)));
+                }
+                Offer::Queued(answer) => return Ok(Turn::Waits(answer)),
+                Offer::Refused(status) => return Err(status),
+                Offer::Gone => {}
+            }
+        }
     }
 
     /// Whether an answer from memory may leave: nobody else can have written what it did not see.
@@ -290,9 +383,9 @@ impl House {
     async fn wait_for(
         &self,
         answer: tokio::sync::oneshot::Receiver<Answer>,
-        request: &Request,
+        deadline: clock::Instant,
     ) -> Result<Answer, Status> {
-        match tokio::time::timeout_at(request.deadline, answer).await {
+        match tokio::time::timeout_at(deadline, answer).await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(_)) if self.draining.load(Ordering::SeqCst) => {
                 Err(Status::unavailable("the node is stopping; a retry is safe"))
@@ -310,21 +403,45 @@ impl House {
     }
 
     /// Counts a command in, within the bounds of the house.
-    pub(super) fn admit(self: &Arc<Self>, bytes: usize) -> Result<Guest, Status> {
-        let commands = self.in_flight.fetch_add(1, Ordering::SeqCst) + 1;
-        let total = self.bytes_in_flight.fetch_add(bytes, Ordering::Relaxed) + bytes;
-        self.metrics.commands_in_flight.inc();
-        let guest = Guest { house: self.clone(), bytes, shard: None };
-        if self.draining.load(Ordering::SeqCst) {
+    pub(super) fn admit(self: &Arc<Self>, bytes: usize, origin: &Origin) -> Result<Guest, Status> {
+        let guest = self.count_in(bytes);
+        // What a function asks for is part of a command that was admitted before.
+        if *origin == Origin::Client && self.is_draining() {
             return Err(Status::unavailable("the node is stopping; a retry is safe"));
         }
-        if commands > limits::COMMANDS_IN_FLIGHT_MAX || total > limits::COMMAND_BYTES_IN_FLIGHT_MAX
+        if self.in_flight.load(Ordering::SeqCst) > limits::COMMANDS_IN_FLIGHT_MAX
+            || self.bytes_in_flight.load(Ordering::Relaxed) > limits::COMMAND_BYTES_IN_FLIGHT_MAX
         {
             return Err(Status::resource_exhausted(
                 "the node has as many commands in hand as it may; try again later",
             ));
         }
         Ok(guest)
+    }
+
+    fn count_in(self: &Arc<Self>, bytes: usize) -> Guest {
+        self.in_flight.fetch_add(1, Ordering::SeqCst);
+        self.bytes_in_flight.fetch_add(bytes, Ordering::Relaxed);
+        self.metrics.commands_in_flight.inc();
+        Guest { house: self.clone(), bytes, shard: None }
+    }
+
+    pub(super) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::SeqCst)
+    }
+
+    /// Whether what belongs to a shard may be acted upon here.
+    pub(super) fn serves(&self, fence: Fence) -> bool {
+        self.holdings.epoch(fence.shard) == Some(fence.epoch)
+            && !self.holdings.is_closing(fence.shard)
+            && !self.is_draining()
+    }
+
+    /// The id of a new effect: they only go up.
+    pub(super) fn effect_id(&self) -> EffectId {
+        let now = clock::unix_ms().saturating_mul(1_000_000);
+        self.effect_ids.fetch_max(now, Ordering::Relaxed);
+        EffectId::new(self.effect_ids.fetch_add(1, Ordering::Relaxed), self.seed())
     }
 
     fn find(&self, address: &Address) -> Option<Arc<Actor>> {
@@ -378,6 +495,25 @@ impl House {
             .flat_map(|shard| shard.lock().values().cloned().collect::<Vec<_>>())
             .collect()
     }
+}
+
+enum Turn {
+    Over(Answer),
+    Waits(tokio::sync::oneshot::Receiver<Answer>),
+}
+
+/// Returns when a write is durable.
+async fn durable(commit: &Commit, deadline: clock::Instant) -> Result<(), CallError> {
+    let outcome = match commit.outcome() {
+        Some(outcome) => outcome,
+        None => tokio::time::timeout_at(deadline, commit.wait()).await.map_err(|_| {
+            Status::deadline_exceeded(
+                "the deadline passed before the journal had answered; the command may take effect, so \
+                 retry it with an idempotency key",
+            )
+        })?,
+    };
+    outcome.map_err(|error| append_error(&error))
 }
 
 /// A command in the house.

@@ -6,13 +6,13 @@ use crate::entity::activation;
 use crate::entity::house::Entities;
 use crate::entity::inspect::fold_status;
 use crate::entity::{CallError, Request};
-use crate::kind::event_sourced;
-use crate::wasm::{Command, Failure};
+use crate::kind::{self, Before};
+use crate::wasm::{Answer, Command, Failure};
 use crate::words::{Address, Status, clock};
 
 impl Entities {
     /// Runs a command on a fresh instance with all that is in the store, and forgets the instance. It
-    /// must not store anything: a command that returns events fails with FAILED_PRECONDITION.
+    /// must not store anything, nor call other functions: a command that does fails with FAILED_PRECONDITION.
     ///
     /// Costs a replay each time. Nothing is kept in memory, and no shard needs to be held.
     pub async fn stale(&self, request: &Request) -> Result<Bytes, Status> {
@@ -22,7 +22,7 @@ impl Entities {
 
     async fn run_stale(&self, request: &Request) -> Result<Bytes, Status> {
         let house = &self.house;
-        let _guest = house.admit(request.payload.len())?;
+        let _guest = house.admit(request.payload.len(), &request.origin)?;
         let address = self.address(request)?;
         let fold = self.fold(request, &address);
         let mut folded =
@@ -46,26 +46,28 @@ impl Entities {
             }
             Err(failure) => return Err(crashed(request, &address, &failure)),
         };
-        let method = &request.method;
-        let decision = event_sourced::decide(outcome, folded.seq, request.service.snapshot_every)
-            .map_err(|violation| {
-            Status::unimplemented(format!(
-                "{} asked for {violation}; nothing was changed",
-                method.path
-            ))
-        })?;
-        if !decision.events.is_empty() {
-            return Err(Status::failed_precondition(format!(
-                "{} changes the entity, which a stale read must not; call it without \
-                 stead-consistency: stale",
-                method.path
-            )));
+        let malformed = |reason| crashed(request, &address, &Failure::Malformed { reason });
+        let (method, service) = (&request.method, &request.service);
+        let before = Before {
+            kind: service.kind,
+            seq: folded.seq,
+            snapshot_every: service.snapshot_every,
+            history: service.history,
+            now_ms: command.now_ms,
+            has_method: &|method| service.methods.contains_key(method),
+        };
+        let decision = kind::decide(outcome, &before)
+            .map_err(|violation| malformed(format!("it asked for {violation}")))?;
+        let reply = match &decision.answer {
+            Answer::Reply(reply) => reply.clone(),
+            Answer::None => Bytes::new(),
+            Answer::Forward(_) => return Err(changes(&method.path)),
+        };
+        if decision.changes_something() {
+            return Err(changes(&method.path));
         }
-        method
-            .response
-            .check(&decision.reply)
-            .map_err(|reason| crashed(request, &address, &Failure::Malformed { reason }))?;
-        Ok(decision.reply)
+        method.response.check(&reply).map_err(malformed)?;
+        Ok(reply)
     }
 
     async fn fold(
@@ -78,6 +80,13 @@ impl Entities {
             .await
             .map_err(|error| fold_status(&error))
     }
+}
+
+fn changes(path: &str) -> Status {
+    Status::failed_precondition(format!(
+        "{path} changes the entity or asks for other calls, which a stale read must not; call it without \
+         stead-consistency: stale"
+    ))
 }
 
 fn crashed(request: &Request, address: &Address, failure: &Failure) -> Status {

@@ -4,13 +4,13 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
-use crate::entity::actor::{Answer, Hot, Running};
+use crate::entity::actor::{Answer, Hot, Running, Said};
 use crate::entity::crash::CrashReport;
 use crate::entity::receipts::{self, PendingReceipt};
-use crate::entity::{CallError, Request};
-use crate::journal::Write;
-use crate::kind::event_sourced::{self, Decision, Violation};
-use crate::wasm::{Command, Failure};
+use crate::entity::{CallError, Origin, OutCall, Request, outbox, timers};
+use crate::journal::{NewEffect, StoredCall, Write};
+use crate::kind::{self, Before, Decision, Effect, Violation};
+use crate::wasm::{self, Command, Failure, Outcome, Rejection};
 use crate::words::telemetry::{CrashLabels, TypeLabels};
 use crate::words::{Message, Status, clock, limits};
 
@@ -51,34 +51,86 @@ impl Running {
             method: request.method.name.clone(),
             payload: request.payload.clone(),
             metadata: request.metadata.clone(),
-            id: request
-                .idempotency_key
-                .clone()
-                .unwrap_or_else(|| format!("{:016x}", self.house.seed())),
+            id: self.command_id(request),
             now_ms,
             seed: self.house.seed(),
         };
         let outcome = match hot.instance.handle(&command) {
             Err(failure) => return End::Spent(self.crashed(hot, request, failure)),
-            Ok(Err(rejection)) => {
-                let mut status = Status::new(rejection.code, rejection.message);
-                status.details = rejection.details;
-                return End::Alive(from_memory(hot, Err(status)));
-            }
+            Ok(Err(rejection)) => return self.rejected(hot, request, rejection, now_ms),
             Ok(Ok(outcome)) => outcome,
         };
-        let decision = match event_sourced::decide(outcome, hot.seq, hot.service.snapshot_every) {
+        let decision = match decide(outcome, hot, now_ms) {
             Ok(decision) => decision,
-            Err(violation) => return End::Spent(self.violated(hot, request, violation)),
+            Err(violation) => {
+                let failure = Failure::Malformed { reason: format!("it asked for {violation}") };
+                return End::Spent(self.crashed(hot, request, failure));
+            }
         };
-        if let Err(reason) = request.method.response.check(&decision.reply) {
+        let empty = Bytes::new();
+        let reply = match &decision.answer {
+            wasm::Answer::Reply(reply) => Some(reply),
+            wasm::Answer::None => Some(&empty),
+            // Its target's reply is as that function says.
+            wasm::Answer::Forward(_) => None,
+        };
+        if let Some(reply) = reply
+            && request.origin != Origin::Result
+            && let Err(reason) = request.method.response.check(reply)
+        {
             let failure = Failure::Malformed { reason };
             return End::Spent(self.crashed(hot, request, failure));
         }
-        if decision.events.is_empty() {
-            return End::Alive(from_memory(hot, Ok(decision.reply)));
+        let fired = matches!(request.origin, Origin::Timer(_));
+        if !decision.changes_something() && !fired {
+            return End::Alive(from_memory(hot, Ok(self.said(request, decision.answer))));
         }
         self.persist(hot, request, decision, now_ms)
+    }
+
+    /// Stable for a command that comes again.
+    fn command_id(&self, request: &Request) -> String {
+        if let Origin::Timer(row) = &request.origin {
+            return format!("timer-{}-{}", hex::encode(row.timer.token), row.timer.due_ms);
+        }
+        let key = request.idempotency_key.as_deref();
+        key.map_or_else(
+            || format!("{:016x}", self.house.seed()),
+            |key| key.trim_start_matches('\u{1}').to_owned(),
+        )
+    }
+
+    /// Nothing of a rejected command is kept; but a timer that fired has fired.
+    fn rejected(&self, hot: &mut Hot, request: &Request, rejection: Rejection, now_ms: u64) -> End {
+        let mut status = Status::new(rejection.code, rejection.message);
+        status.details = rejection.details;
+        let Origin::Timer(row) = &request.origin else {
+            return End::Alive(from_memory(hot, Err(status)));
+        };
+        tracing::warn!(
+            address = %self.actor.address, timer = row.name, method = &*request.method.name, %status,
+            request_id = &*request.request_id, "the command of a timer was rejected"
+        );
+        let nothing = Decision {
+            answer: wasm::Answer::None,
+            events: Vec::new(),
+            seq: hot.seq,
+            snapshot_due: false,
+            forget_before: None,
+            effects: Vec::new(),
+            timers: Vec::new(),
+        };
+        self.persist(hot, request, nothing, now_ms)
+    }
+
+    fn said(&self, request: &Request, answer: wasm::Answer) -> Said {
+        match answer {
+            wasm::Answer::Reply(reply) => Said::Reply(reply),
+            wasm::Answer::None => Said::Reply(Bytes::new()),
+            wasm::Answer::Forward(call) => {
+                Said::Forward(Box::new(OutCall::forward(call, request, &self.actor.address)))
+            }
+        }
     }
 
     fn persist(&self, hot: &mut Hot, request: &Request, decision: Decision, now_ms: u64) -> End {
@@ -86,32 +138,60 @@ impl Running {
             true => self.snapshot(hot, request),
             false => (None, false),
         };
-        let receipt = receipts::issue(request, &decision.reply, now_ms);
+        let receipt = receipts::issue(request, &decision.answer, now_ms);
+        let effects: Vec<_> = decision
+            .effects
+            .into_iter()
+            .map(|effect| self.effect(effect, request, now_ms))
+            .collect();
+        let timers = timers::changes(&self.house, &request.origin, decision.timers, now_ms);
         let commit = self.house.journal.append(Write {
-            address: self.actor.address.clone(),
-            fence: hot.fence,
-            after: hot.seq,
             events: decision.events,
             snapshot,
             receipt: receipt.clone(),
-            at_ms: now_ms,
-            effects: Vec::new(),
-            timers: Vec::new(),
-            forget_before: None,
+            effects: effects.iter().map(|(effect, _)| effect.clone()).collect(),
+            timers: timers.clone(),
+            forget_before: decision.forget_before,
+            ..Write::new(self.actor.address.clone(), hot.fence, hot.seq, now_ms)
         });
         if let Some(receipt) = receipt {
-            hot.pending_receipts.push(PendingReceipt::new(&receipt, commit.clone()));
+            hot.pending_receipts.push(PendingReceipt::new(receipt, commit.clone()));
         }
         hot.seq = decision.seq;
         hot.last_write = Some(commit.clone());
+        let refused = matches!(commit.outcome(), Some(Err(_)));
+        let mut awaited = Vec::new();
         // A write that was refused at once must not hide the ones before it, which the next activation
         // has to wait for.
-        if !matches!(commit.outcome(), Some(Err(_))) {
+        if !refused {
             self.note_write(&commit);
+            self.house.timers.note(hot.fence.shard, &self.actor.address, &timers, now_ms);
+            if !effects.is_empty() {
+                let source = self.actor.address.clone();
+                awaited = outbox::take(&self.house, hot.fence, source, effects, commit.clone());
+            }
         }
         self.actor.seq.store(hot.seq.0, Ordering::Relaxed);
-        let answer = Answer { result: Ok(decision.reply), hold: Some(commit), seen: None };
+        let result = Ok(self.said(request, decision.answer));
+        let answer = Answer { result, hold: Some(commit), seen: None, awaited };
         if spent { End::Spent(answer) } else { End::Alive(answer) }
+    }
+
+    /// As it is stored, and whether the answer waits for it.
+    fn effect(&self, effect: Effect, request: &Request, now_ms: u64) -> (NewEffect, bool) {
+        let Effect { call, synchronous, timeout, result } = effect;
+        let call = StoredCall {
+            service: call.service,
+            method: call.method,
+            payload: call.payload,
+            metadata: outbox::with_key(call.metadata, result.as_ref()),
+            hops: request.hops + 1,
+            timeout_ms: timeout.as_millis() as u64,
+            result_to: result.map(|result| result.token),
+            request_id: request.request_id.to_string(),
+            created_ms: now_ms,
+        };
+        (NewEffect { id: self.house.effect_id(), call }, synchronous)
     }
 
     /// The snapshot that is due, and whether the instance was lost over it. A command never fails
@@ -159,16 +239,6 @@ impl Running {
         from_memory(hot, Err(status))
     }
 
-    /// The guest has applied its events already: this instance cannot go on.
-    fn violated(&self, hot: &Hot, request: &Request, violation: Violation) -> Answer {
-        let reason = format!("the guest asked for {violation}");
-        self.report(hot, request, &Failure::Malformed { reason });
-        let path = &request.method.path;
-        let status =
-            Status::unimplemented(format!("{path} asked for {violation}; nothing was changed"));
-        from_memory(hot, Err(status))
-    }
-
     fn report(&self, hot: &Hot, request: &Request, failure: &Failure) {
         let report = CrashReport::of(failure, format!("handle {}", request.method.name));
         self.record(hot, report, &request.request_id);
@@ -193,7 +263,20 @@ impl Running {
 }
 
 /// An answer that stored nothing: it leaves once everything that it may have seen is durable.
-fn from_memory(hot: &Hot, result: Result<Bytes, Status>) -> Answer {
+fn from_memory(hot: &Hot, result: Result<Said, Status>) -> Answer {
     let result = result.map_err(CallError::from);
-    Answer { result, hold: hot.last_write.clone(), seen: Some(hot.fence) }
+    Answer { result, hold: hot.last_write.clone(), seen: Some(hot.fence), awaited: Vec::new() }
+}
+
+fn decide(outcome: Outcome, hot: &Hot, now_ms: u64) -> Result<Decision, Violation> {
+    let service = &hot.service;
+    let before = Before {
+        kind: service.kind,
+        seq: hot.seq,
+        snapshot_every: service.snapshot_every,
+        history: service.history,
+        now_ms,
+        has_method: &|method| service.methods.contains_key(method),
+    };
+    kind::decide(outcome, &before)
 }

@@ -1,8 +1,8 @@
 //! The task that works through a mailbox.
 
 use crate::entity::activation;
-use crate::entity::actor::Running;
-use crate::entity::receipts;
+use crate::entity::actor::{Answer, Job, Running};
+use crate::entity::{Request, receipts, timers};
 use crate::words::limits;
 
 /// Runs turns until the mailbox is empty.
@@ -24,15 +24,25 @@ pub(super) async fn work(mut running: Running) {
                 }
             }
         }
-        let answer = match receipts::look_up(&mut running, &envelope.request).await {
-            Some(answer) => answer,
-            None => running.turn(&envelope.request),
+        let answer = match &envelope.job {
+            Job::Command(request) => command(&mut running, request).await,
+            Job::Timer(due) => match timers::command(&mut running, due).await {
+                Ok(request) => running.turn(&request),
+                Err(answer) => answer,
+            },
         };
         let _ = envelope.answer.send(answer);
         turns += 1;
         if turns % limits::TURNS_PER_RUN_MAX == 0 {
             tokio::task::yield_now().await;
         }
+    }
+}
+
+async fn command(running: &mut Running, request: &Request) -> Answer {
+    match receipts::look_up(running, request).await {
+        Some(answer) => answer,
+        None => running.turn(request),
     }
 }
 

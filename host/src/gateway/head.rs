@@ -99,7 +99,8 @@ impl<'a> Head<'a> {
                     "header stead-consistency must be leased, fenced or stale",
                 )),
             },
-            name if is_transport(name) => {}
+            // What the host tells functions in this way, nobody else may.
+            name if is_transport(name) || name.starts_with("stead-") => {}
             name => match text {
                 Some(text) if self.metadata.len() < limits::METADATA_ENTRIES_MAX => {
                     self.metadata.push((name.into(), text.into()));
@@ -299,6 +300,7 @@ mod tests {
             ("content-length", "3"),
             ("sec-fetch-mode", "cors"),
             ("x-tenant", "acme"),
+            ("stead-timer", "reminder"),
             ("trace-bin", "AAEC"),
         ] {
             headers.insert(name, HeaderValue::from_static(value));

@@ -130,6 +130,9 @@ impl Backend for Services {
                 deadline: context.deadline,
                 request_id: context.request_id,
                 consistency: context.consistency.or(endpoint.consistency).unwrap_or_default(),
+                hops: 0,
+                origin: entity::Origin::Client,
+                fresh: None,
             })
             .await
     }

@@ -36,6 +36,9 @@ pub struct Module {
     pub file_descriptor_set: bytes::Bytes,
 }
 
+/// The method of the command with which a workflow gets the result of an effect.
+pub const RESULT_METHOD: &str = "stead.Result";
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     EventSourced,
@@ -98,6 +101,8 @@ pub struct Service {
     pub view_pool: Option<Pool<ViewInstance>>,
     /// By method name.
     pub methods: BTreeMap<Arc<str>, Arc<Method>>,
+    /// Of a workflow: the method, sent by the host alone, that takes the results of its effects.
+    pub result: Option<Arc<Method>>,
 }
 
 pub struct Method {
@@ -119,6 +124,19 @@ impl Method {
     /// Whether the request, the answer or both are streams.
     pub fn streams(&self) -> bool {
         self.descriptor.is_client_streaming() || self.descriptor.is_server_streaming()
+    }
+
+    /// The one that takes results, of a workflow with this method. Its replies are dropped.
+    pub(super) fn of_results(other: &Method, service: &ServiceName) -> Self {
+        Self {
+            name: RESULT_METHOD.into(),
+            path: format!("/{service}/{RESULT_METHOD}").into(),
+            descriptor: other.descriptor.clone(),
+            key: None,
+            response: other.response.clone(),
+            metrics: OnceLock::new(),
+            consume: None,
+        }
     }
 }
 

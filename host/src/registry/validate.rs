@@ -105,7 +105,11 @@ pub fn assemble(
     let service = |checked: CheckedType| {
         let pooled = || (module.component.clone(), checked.name.service.to_arc(), checked.limits);
         let pool_of = |kind: Kind| (checked.name.kind == kind).then(pooled);
+        let some_method =
+            checked.methods.values().next().filter(|_| checked.name.kind == Kind::Workflow);
         Arc::new(Service {
+            result: some_method
+                .map(|method| Arc::new(Method::of_results(method, &checked.name.service))),
             action_pool: pool_of(Kind::Action)
                 .map(|(component, name, limits)| Pool::new(component, name, limits)),
             view_pool: pool_of(Kind::View)

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::cluster::routes::Route;
-use crate::entity::{CallError, Request};
+use crate::entity::{CallError, Origin, Request};
 use crate::router::server::Follow;
 use crate::router::wire::{self, CallHead};
 use crate::router::{Answer, Clustered, Router};
@@ -107,6 +107,12 @@ impl Clustered {
             deadline,
             request_id: head.request_id.into(),
             consistency: wire::consistency_of(head.consistency),
+            hops: head.functions.unwrap_or_default(),
+            origin: match head.from_function {
+                Some(true) => Origin::Function,
+                Some(false) | None => Origin::Client,
+            },
+            fresh: None,
         })
     }
 }

@@ -67,6 +67,12 @@ pub struct CallHead {
     pub revision: u64,
     #[prost(bytes = "bytes", tag = "13")]
     pub sender: Bytes,
+    /// How many functions it came through: 0 from a client.
+    #[prost(uint32, optional, tag = "14")]
+    pub functions: Option<u32>,
+    /// Another function sends it, not a client.
+    #[prost(bool, optional, tag = "15")]
+    pub from_function: Option<bool>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -173,6 +179,8 @@ pub struct CallHeadRef<'a> {
     pub hops: u32,
     pub revision: u64,
     pub sender: NodeId,
+    pub functions: u32,
+    pub from_function: bool,
 }
 
 impl CallHeadRef<'_> {
@@ -198,6 +206,8 @@ impl CallHeadRef<'_> {
         number(head, 11, u64::from(self.hops));
         number(head, 12, self.revision);
         text(head, 13, &self.sender.0);
+        number(head, 14, u64::from(self.functions));
+        number(head, 15, u64::from(self.from_function));
     }
 }
 
@@ -337,6 +347,8 @@ mod tests {
             hops: 1,
             revision: 7,
             sender: NodeId([9; 16]),
+            functions: 3,
+            from_function: true,
         };
         let mut head = BytesMut::new();
         by_hand.encode(&mut head);
@@ -353,6 +365,7 @@ mod tests {
         assert_eq!(consistency_of(read.consistency), Consistency::Fenced);
         assert_eq!((read.hops, read.revision), (1, 7));
         assert_eq!(node_id(&read.sender), Some(NodeId([9; 16])));
+        assert_eq!((read.functions, read.from_function), (Some(3), Some(true)));
     }
 
     #[test]

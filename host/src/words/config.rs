@@ -13,6 +13,7 @@
 //! | `--cors-max-age`         | `STEAD_CORS_MAX_AGE`       | `cors.max_age`         |
 //! | `--hot-entities`         | `STEAD_HOT_ENTITIES`       | `hot.entities`         |
 //! | `--hot-memory`           | `STEAD_HOT_MEMORY`         | `hot.memory`           |
+//! | `--effect-tries`         | `STEAD_EFFECT_TRIES`       | `effect_tries`         |
 //! | `--store`                | `STEAD_STORE`              | `store`                |
 //! | `--peer`                 | `STEAD_PEER`               | `peer`                 |
 //! | `--advertise`            | `STEAD_ADVERTISE`          | `advertise`            |
@@ -59,6 +60,8 @@ pub struct Config {
     pub cluster: Option<ClusterConfig>,
     pub hot_entities_max: usize,
     pub hot_bytes_max: usize,
+    /// After so many failed tries an effect is parked.
+    pub effect_tries_max: u32,
     pub log_json: bool,
     /// A `tracing` filter.
     pub log_filter: String,
@@ -146,6 +149,7 @@ pub struct Overrides {
     pub cors_max_age: Option<String>,
     pub hot_entities: Option<String>,
     pub hot_memory: Option<String>,
+    pub effect_tries: Option<String>,
     pub store: Option<String>,
     pub peer: Option<String>,
     pub advertise: Option<String>,
@@ -213,6 +217,7 @@ impl Default for Config {
             cluster: None,
             hot_entities_max: limits::HOT_ENTITIES_DEFAULT,
             hot_bytes_max: limits::HOT_BYTES_DEFAULT,
+            effect_tries_max: limits::EFFECT_TRIES_DEFAULT,
             log_json: false,
             log_filter: "info".into(),
         }
@@ -262,6 +267,9 @@ impl Config {
             hot_bytes_max: layers
                 .get("hot.memory", value::bytes(limits::HOT_BYTES_MIN))?
                 .unwrap_or(default.hot_bytes_max),
+            effect_tries_max: layers
+                .get("effect_tries", value::count(1, limits::EFFECT_TRIES_MOST as usize))?
+                .map_or(default.effect_tries_max, |tries| tries as u32),
             log_json: layers.get("log.format", value::log_format)?.unwrap_or(default.log_json),
             log_filter: layers.get("log.filter", value::log_filter)?.unwrap_or(default.log_filter),
         };

@@ -113,6 +113,8 @@ pub const SNAPSHOT_EVERY_DEFAULT: u32 = 100;
 /// States of a value entity that are kept.
 pub const HISTORY_DEFAULT: u32 = 1;
 pub const HISTORY_MAX: u32 = 1_000;
+/// Old states of a value entity are dropped each time its version is a multiple of this.
+pub const HISTORY_DROPPED_EVERY: u64 = 16;
 pub const PASSIVATE_AFTER_DEFAULT: Duration = Duration::from_secs(30);
 pub const MAILBOX_COMMANDS_MAX: usize = 1_000;
 /// Commands in the house, queued, running or waiting for their commit.
@@ -148,7 +150,7 @@ pub const HANDOFF_WARM_MAX: usize = 64;
 pub const CRASH_REPORTS_MAX: usize = 1_000;
 pub const CRASH_REPORT_BYTES_MAX: usize = 8 * KIB;
 
-// Actions.
+// Functions that call others.
 /// Functions that a call may come through: forwards, effects and calls of actions.
 pub const CALL_HOPS_MAX: u32 = 16;
 /// What one try of an effect may take, unless the effect says otherwise.
@@ -173,6 +175,39 @@ pub const STREAM_OPENS_WITHIN: Duration = Duration::from_millis(500);
 pub const SSE_COMMENT_EVERY: Duration = Duration::from_secs(15);
 /// Streams that still run so long after the drain began end with UNAVAILABLE.
 pub const STREAM_DRAIN_MAX: Duration = Duration::from_secs(3);
+pub const EFFECT_TRIES_DEFAULT: u32 = 20;
+/// What an operator may ask for.
+pub const EFFECT_TRIES_MOST: u32 = 1_000_000;
+pub const EFFECT_BACKOFF_MIN: Duration = Duration::from_millis(100);
+pub const EFFECT_BACKOFF_MAX: Duration = Duration::from_secs(30);
+pub const EFFECT_ERROR_BYTES_MAX: usize = KIB;
+pub const RESULT_TOKEN_BYTES_MAX: usize = 256;
+/// Effects in memory, over the whole node. Others stay in the store until there is room.
+pub const EFFECTS_IN_MEMORY_MAX: usize = 65_536;
+pub const EFFECT_BYTES_IN_MEMORY_MAX: usize = 64 * MIB;
+pub const EFFECTS_LOADED_AT_ONCE_MAX: usize = 512;
+/// Deliveries on their way: to all functions, and to one service.
+pub const EFFECTS_AT_ONCE_MAX: usize = 2_048;
+pub const EFFECTS_AT_ONCE_PER_SERVICE_MAX: usize = 512;
+/// Services whose deliveries are counted apart; those beyond share one count.
+pub const EFFECT_SERVICES_MAX: usize = 4_096;
+/// Effects that leave the outbox together.
+pub const EFFECTS_DONE_AT_ONCE_MAX: usize = 1_024;
+/// How often shards that came or went are noticed.
+pub const SHARDS_LOOKED_AT_EVERY: Duration = Duration::from_millis(100);
+/// After the store could not be read or written.
+pub const OUTBOX_RETRY_AFTER: Duration = Duration::from_millis(500);
+/// In the year 5138: room for arithmetic.
+pub const TIMER_DUE_MS_MAX: u64 = 100_000_000_000_000;
+/// Timers that are due within this are kept in memory, up to a number.
+pub const TIMERS_AHEAD: Duration = Duration::from_secs(60);
+pub const TIMERS_SCAN_EVERY: Duration = Duration::from_secs(30);
+pub const TIMERS_PENDING_MAX: usize = 100_000;
+pub const TIMERS_AT_ONCE_MAX: usize = 512;
+/// What a timer's command may take, its wait in the mailbox included.
+pub const TIMER_DEADLINE: Duration = Duration::from_secs(30);
+pub const TIMER_BACKOFF_MIN: Duration = Duration::from_millis(200);
+pub const TIMER_BACKOFF_MAX: Duration = Duration::from_secs(60 * 60);
 
 // Journal.
 pub const COMMIT_ROWS_MAX: usize = 4_096;

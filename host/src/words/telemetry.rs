@@ -63,6 +63,12 @@ pub struct ForwardLabels {
     pub result: &'static str,
 }
 
+/// What became of an effect, a timer or a forward.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ResultLabels {
+    pub result: &'static str,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct PeerLabels {
     /// `in` or `out`.
@@ -103,6 +109,12 @@ pub struct Metrics {
     pub streams: Gauge,
     pub stream_messages_in: Counter,
     pub stream_messages_out: Counter,
+    pub effects: Family<ResultLabels, Counter>,
+    pub outbox_effects: Gauge,
+    pub timers: Family<ResultLabels, Counter>,
+    pub timers_pending: Gauge,
+    pub timer_late_seconds: Histogram,
+    pub command_forwards: Family<ResultLabels, Counter>,
     pub commit_rows: Histogram,
     pub commit_bytes: Counter,
     pub commit_seconds: Histogram,
@@ -150,6 +162,12 @@ impl Default for Metrics {
             streams: Gauge::default(),
             stream_messages_in: Counter::default(),
             stream_messages_out: Counter::default(),
+            effects: Family::default(),
+            outbox_effects: Gauge::default(),
+            timers: Family::default(),
+            timers_pending: Gauge::default(),
+            timer_late_seconds: seconds(),
+            command_forwards: Family::default(),
             commit_rows: Histogram::new(exponential_buckets(1.0, 2.0, 13)),
             commit_bytes: Counter::default(),
             commit_seconds: seconds(),
@@ -212,6 +230,7 @@ impl Default for Metrics {
             m.commands_in_flight.clone(),
         );
         register_actions(&mut r, m);
+        register_calls(&mut r, m);
         r.register("commit_rows", "Rows of a journal commit", m.commit_rows.clone());
         r.register("commit_bytes", "Bytes handed to the journal", m.commit_bytes.clone());
         r.register_with_unit(
@@ -292,6 +311,36 @@ fn register_actions(r: &mut Registry, m: &Metrics) {
         "stream_messages_out",
         "Messages of streamed answers that actions sent",
         m.stream_messages_out.clone(),
+    );
+}
+
+fn register_calls(r: &mut Registry, m: &Metrics) {
+    r.register(
+        "effects",
+        "Tries to deliver effects, by result: delivered, rejected, failed, parked",
+        m.effects.clone(),
+    );
+    r.register(
+        "outbox_effects",
+        "Effects in memory that are not delivered yet",
+        m.outbox_effects.clone(),
+    );
+    r.register("timers", "Timers that were due, by result: fired, failed", m.timers.clone());
+    r.register(
+        "timers_pending",
+        "Timers in memory: those due within the next minute",
+        m.timers_pending.clone(),
+    );
+    r.register_with_unit(
+        "timer_late",
+        "Time from when a timer was due until its command was stored",
+        Unit::Seconds,
+        m.timer_late_seconds.clone(),
+    );
+    r.register(
+        "command_forwards",
+        "Commands that were forwarded to another function, by result",
+        m.command_forwards.clone(),
     );
 }
 

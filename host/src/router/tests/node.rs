@@ -12,7 +12,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::cluster::routes::{Route, RouteTable};
-use crate::entity::{Consistency, Entities, EntitiesConfig, Request};
+use crate::entity::{Consistency, Entities, EntitiesConfig, Origin, Request};
 use crate::journal::memory::MemoryStore;
 use crate::journal::{AnyStore, Holdings, Journal};
 use crate::registry::testing::{describe, describing};
@@ -124,7 +124,8 @@ impl Cluster {
         if registry.live().services.is_empty() {
             deploy(&registry, "").await;
         }
-        let config = EntitiesConfig { hot_entities_max: 100, hot_bytes_max: 1 << 30 };
+        let config =
+            EntitiesConfig { hot_entities_max: 100, hot_bytes_max: 1 << 30, effect_tries_max: 20 };
         let entities = Entities::new(registry.clone(), journal.clone(), metrics.clone(), config);
         let routes = RouteTable::new(id, SHARDS);
         let peers = Peers::new(id, identity, metrics.clone());
@@ -242,6 +243,9 @@ impl Node {
             deadline: clock::now() + Duration::from_secs(20),
             request_id: "test".into(),
             consistency: Consistency::default(),
+            hops: 0,
+            origin: Origin::Client,
+            fresh: None,
         }
     }
 

@@ -39,7 +39,7 @@ impl Layers {
         environment: &dyn Fn(&str) -> Option<OsString>,
         file: Option<(&Path, &str)>,
     ) -> Result<Self, ConfigError> {
-        let rows: [Row; 26] = [
+        let rows: [Row; 27] = [
             ("data", flags.data),
             ("listen", flags.listen),
             ("admin", flags.admin),
@@ -51,6 +51,7 @@ impl Layers {
             ("cors.max_age", flags.cors_max_age),
             ("hot.entities", flags.hot_entities),
             ("hot.memory", flags.hot_memory),
+            ("effect_tries", flags.effect_tries),
             ("store", flags.store),
             ("peer", flags.peer),
             ("advertise", flags.advertise),
