@@ -18,6 +18,9 @@ use stead::words::{Address, Status, clock};
 
 pub const CART: &str = "com.example.shoppingcart.ShoppingCart";
 pub const MODEL: &str = "stead.tck.v1.EventSourcedModel";
+pub const TWO: &str = "stead.tck.v1.EventSourcedTwo";
+/// A guest with functions of every kind.
+pub const EVERY_KIND: &str = "tck-every-kind";
 pub const MISBEHAVING: &str = "misbehaving.v1.Misbehaving";
 
 pub struct House {
@@ -44,7 +47,19 @@ impl House {
     }
 
     async fn holding(guests: &[&str], hot_entities_max: usize, holdings: Holdings) -> Self {
-        let store = MemoryStore::default();
+        let house = Self::over(MemoryStore::default(), hot_entities_max, holdings).await;
+        for guest in guests {
+            house.deploy(guest, &[]).await;
+        }
+        house
+    }
+
+    /// As a process that starts over what another one left.
+    pub async fn again(store: &MemoryStore) -> Self {
+        Self::over(store.clone(), 1_000, Holdings::alone()).await
+    }
+
+    async fn over(store: MemoryStore, hot_entities_max: usize, holdings: Holdings) -> Self {
         let metrics = Metrics::default();
         let journal = Journal::start(AnyStore::Memory(store.clone()), holdings, metrics.clone());
         let config = EngineConfig { instances_max: 1_000, ..EngineConfig::default() };
@@ -53,11 +68,7 @@ impl House {
         let config =
             EntitiesConfig { hot_entities_max, hot_bytes_max: 1 << 30, effect_tries_max: 3 };
         let entities = Entities::new(registry.clone(), journal.clone(), metrics.clone(), config);
-        let house = Self { store, journal, registry, entities, metrics };
-        for guest in guests {
-            house.deploy(guest, &[]).await;
-        }
-        house
+        Self { store, journal, registry, entities, metrics }
     }
 
     /// Deploys a guest. `salt` makes another module of the same code (a custom section at its end).
@@ -139,6 +150,23 @@ impl House {
             .collect())
     }
 
+    /// Tells the event-sourced model what to do.
+    pub fn telling(&self, id: &str, actions: Value) -> Request {
+        self.request(MODEL, "Process", serde_json::json!({"id": id, "actions": actions}))
+    }
+
+    /// The model's state after it did that.
+    pub async fn tell(&self, id: &str, actions: Value) -> Result<String, Status> {
+        let reply = self.send(self.telling(id, actions)).await?;
+        Ok(reply["message"].as_str().expect("a message").to_owned())
+    }
+
+    /// The state of the entity that the model calls.
+    pub async fn two(&self, id: &str) -> String {
+        let reply = self.call(TWO, "Call", serde_json::json!({"id": id})).await.expect("a reply");
+        reply["message"].as_str().expect("a message").to_owned()
+    }
+
     pub async fn stored_events(&self, address: &Address) -> usize {
         self.journal.load(address, None).await.expect("a journal").seq.0 as usize
     }
@@ -161,6 +189,18 @@ pub fn cart(user: &str) -> Address {
 pub async fn eventually(what: &str, condition: impl Fn() -> bool) {
     let patience = async {
         while !condition() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    if tokio::time::timeout(Duration::from_secs(10), patience).await.is_err() {
+        panic!("{what}: not within 10 s");
+    }
+}
+
+/// As [`eventually`], of something that has to be asked for.
+pub async fn becomes<F: Future<Output = bool>>(what: &str, condition: impl Fn() -> F) {
+    let patience = async {
+        while !condition().await {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };

@@ -2,6 +2,8 @@
 //! fail: what must hold at moments that a test from outside cannot catch.
 
 mod deployment;
+mod effects;
+mod forwards;
 mod house;
 mod lifecycle;
 mod order;
@@ -9,3 +11,6 @@ mod ownership;
 mod receipts;
 mod store_faults;
 mod supervision;
+mod timers;
+mod values;
+mod workflows;
