@@ -3,6 +3,7 @@
 //! [`Store`] is the contract with a database; [`Journal`] is the handle that the rest of the host
 //! uses: it groups the writes of many entities into commits.
 
+mod changes;
 pub mod commit;
 pub mod copy;
 pub mod directory;

@@ -5,16 +5,20 @@
 //! stepped before anything else is said, so that the statement cannot be carried out later.
 
 mod append;
+mod aside;
 mod catalogue;
 mod claim;
 mod draft;
 mod fault;
+mod feed;
 mod fenced;
 mod loss;
 mod open;
+mod outbox;
 mod read;
 mod reconcile;
 mod sweep;
+mod views;
 
 #[cfg(test)]
 #[path = "../../../tests/src/postgres.rs"]
@@ -35,6 +39,7 @@ use crate::journal::error::{OpenError, StoreError};
 use crate::journal::holdings::Holdings;
 use crate::journal::postgres::append::Lane;
 use crate::journal::postgres::fenced::Question;
+use crate::journal::postgres::sweep::Superfluous;
 use crate::journal::store::{
     Chore, DeploymentRecord, DueTimer, EffectId, EntityFilter, EntityPage, EventPage, FeedPage,
     Fence, GroupPosition, Laggard, Loaded, ModuleRecord, OutboxRow, Partition, Receipt, Store,
@@ -42,8 +47,9 @@ use crate::journal::store::{
 };
 use crate::words::config::Secret;
 use crate::words::limits::{
-    STORE_BACKOFF_MAX, STORE_BACKOFF_MIN, STORE_CLOSE_MAX, STORE_FENCES_AT_ONCE_MAX, STORE_LANES,
-    STORE_LIST_READERS, STORE_PRUNE_QUEUE_MAX, STORE_READERS,
+    STORE_BACKOFF_MAX, STORE_BACKOFF_MIN, STORE_CLOSE_MAX, STORE_FEED_READERS,
+    STORE_FENCES_AT_ONCE_MAX, STORE_LANES, STORE_LIST_READERS, STORE_PRUNE_QUEUE_MAX,
+    STORE_READERS,
 };
 use crate::words::telemetry::Metrics;
 use crate::words::{Address, Digest, JournalName, Seq, Shard};
@@ -72,8 +78,10 @@ struct Inner {
     readers: PgPool,
     listers: PgPool,
     questions: mpsc::Sender<Question>,
-    /// Entities that have a snapshot more than are kept.
-    prune: mpsc::Sender<Address>,
+    /// For consumers and views: they must not keep an entity from being activated either.
+    feeders: PgPool,
+    /// Entities that have more snapshots or events than they need.
+    prune: mpsc::Sender<Superfluous>,
     closed: AtomicBool,
 }
 
@@ -94,6 +102,7 @@ impl PgStore {
         let (prune, pruned) = mpsc::channel(STORE_PRUNE_QUEUE_MAX);
         let readers = place.pool(STORE_READERS);
         let listers = place.pool(STORE_LIST_READERS);
+        let feeders = place.pool(STORE_FEED_READERS);
         tokio::spawn(fenced::answer(readers.clone(), asked));
         tokio::spawn(sweep::keep(listers.clone(), holdings.clone(), pruned));
         let inner = Arc::new(Inner {
@@ -103,6 +112,7 @@ impl PgStore {
             lanes: lanes.into_iter().map(Mutex::new).collect(),
             readers,
             listers,
+            feeders,
             questions,
             prune,
             closed: AtomicBool::new(false),
@@ -141,6 +151,7 @@ impl Inner {
             }
             self.readers.close().await;
             self.listers.close().await;
+            self.feeders.close().await;
         };
         // What does not end in time ends with the process; nothing is lost with a connection.
         if timeout(STORE_CLOSE_MAX, close).await.is_err() {
@@ -163,8 +174,8 @@ impl Store for PgStore {
         self.0.lanes.len()
     }
 
-    async fn commit(&self, batch: &[Write], _chores: &[Chore]) -> Result<Vec<Fence>, StoreError> {
-        self.0.commit(batch).await
+    async fn commit(&self, batch: &[Write], chores: &[Chore]) -> Result<Vec<Fence>, StoreError> {
+        self.0.commit(batch, chores).await
     }
 
     async fn fenced(&self, fences: &[Fence]) -> Result<Vec<Shard>, StoreError> {
@@ -215,24 +226,109 @@ impl Store for PgStore {
         read::count_entities(&self.0, journal, limit).await
     }
 
-    crate::journal::store::not_kept! {
-        outbox(shards: &[Shard], after: Option<EffectId>, limit: usize) -> Vec<OutboxRow>;
-        dead_letters(after: Option<EffectId>, limit: usize) -> Vec<OutboxRow>;
-        effect(id: EffectId) -> Option<OutboxRow>;
-        outbox_of(source: &Address, limit: usize) -> Vec<OutboxRow>;
-        timers(shards: &[Shard], until_ms: u64, limit: usize) -> Vec<DueTimer>;
-        timers_of(address: &Address, limit: usize) -> Vec<TimerRow>;
-        timer(address: &Address, name: &str) -> Option<TimerRow>;
-        feed(partition: Partition, from_off: u64, limit: usize, bytes_max: usize) -> FeedPage;
-        feed_ends() -> Vec<GroupPosition>;
-        groups(after: Option<&str>, limit: usize) -> Vec<String>;
-        group_positions(group: &str) -> Vec<GroupPosition>;
-        laggards(group: &str, partitions: &[Partition], limit: usize) -> Vec<Laggard>;
-        delete_group(group: &str) -> ();
-        view_row(view: &str, key: &str) -> Option<ViewRow>;
-        view_rows(view: &str, query: &ViewQuery) -> Vec<ViewRow>;
-        views(after: Option<&str>, limit: usize) -> Vec<String>;
-        delete_view(view: &str) -> ();
+    fn partitions(&self) -> u32 {
+        self.0.holdings.shards()
+    }
+
+    async fn outbox(
+        &self,
+        shards: &[Shard],
+        after: Option<EffectId>,
+        limit: usize,
+    ) -> Result<Vec<OutboxRow>, StoreError> {
+        outbox::outbox(&self.0, shards, after, limit).await
+    }
+
+    async fn dead_letters(
+        &self,
+        after: Option<EffectId>,
+        limit: usize,
+    ) -> Result<Vec<OutboxRow>, StoreError> {
+        outbox::dead_letters(&self.0, after, limit).await
+    }
+
+    async fn effect(&self, id: EffectId) -> Result<Option<OutboxRow>, StoreError> {
+        outbox::effect(&self.0, id).await
+    }
+
+    async fn outbox_of(
+        &self,
+        source: &Address,
+        limit: usize,
+    ) -> Result<Vec<OutboxRow>, StoreError> {
+        outbox::outbox_of(&self.0, source, limit).await
+    }
+
+    async fn timers(
+        &self,
+        shards: &[Shard],
+        until_ms: u64,
+        limit: usize,
+    ) -> Result<Vec<DueTimer>, StoreError> {
+        outbox::timers(&self.0, shards, until_ms, limit).await
+    }
+
+    async fn timers_of(
+        &self,
+        address: &Address,
+        limit: usize,
+    ) -> Result<Vec<TimerRow>, StoreError> {
+        outbox::timers_of(&self.0, address, None, limit).await
+    }
+
+    async fn timer(&self, address: &Address, name: &str) -> Result<Option<TimerRow>, StoreError> {
+        Ok(outbox::timers_of(&self.0, address, Some(name), 1).await?.pop())
+    }
+
+    async fn feed(
+        &self,
+        partition: Partition,
+        from_off: u64,
+        limit: usize,
+        bytes_max: usize,
+    ) -> Result<FeedPage, StoreError> {
+        feed::feed(&self.0, partition, from_off, limit, bytes_max).await
+    }
+
+    async fn feed_ends(&self) -> Result<Vec<GroupPosition>, StoreError> {
+        feed::ends(&self.0).await
+    }
+
+    async fn groups(&self, after: Option<&str>, limit: usize) -> Result<Vec<String>, StoreError> {
+        feed::groups(&self.0, after, limit).await
+    }
+
+    async fn group_positions(&self, group: &str) -> Result<Vec<GroupPosition>, StoreError> {
+        feed::positions(&self.0, group).await
+    }
+
+    async fn laggards(
+        &self,
+        group: &str,
+        partitions: &[Partition],
+        limit: usize,
+    ) -> Result<Vec<Laggard>, StoreError> {
+        feed::laggards(&self.0, group, partitions, limit).await
+    }
+
+    async fn delete_group(&self, group: &str) -> Result<(), StoreError> {
+        feed::delete_group(&self.0, group).await
+    }
+
+    async fn view_row(&self, view: &str, key: &str) -> Result<Option<ViewRow>, StoreError> {
+        views::row(&self.0, view, key).await
+    }
+
+    async fn view_rows(&self, view: &str, query: &ViewQuery) -> Result<Vec<ViewRow>, StoreError> {
+        views::rows(&self.0, view, query).await
+    }
+
+    async fn views(&self, after: Option<&str>, limit: usize) -> Result<Vec<String>, StoreError> {
+        views::names(&self.0, after, limit).await
+    }
+
+    async fn delete_view(&self, view: &str) -> Result<(), StoreError> {
+        views::delete(&self.0, view).await
     }
 
     async fn put_module(&self, record: &ModuleRecord, bytes: &Bytes) -> Result<(), StoreError> {

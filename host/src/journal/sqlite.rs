@@ -4,13 +4,18 @@
 //! it fast. Where the events of an entity lie is kept in memory, until they are packed into segments
 //! by entity, behind the hot path. Reads never wait for commits.
 
+mod catalogue;
+mod draft;
 mod fault;
+mod feed;
 mod index;
 mod open;
+mod outbox;
 mod pack;
 mod read;
 mod rows;
 mod segment;
+mod views;
 mod writer;
 
 #[cfg(test)]
@@ -28,21 +33,19 @@ use sqlx::{Connection, SqlitePool};
 use tokio::sync::{Mutex, Notify};
 
 use crate::journal::error::{OpenError, StoreError};
-use crate::journal::sqlite::fault::damaged;
 use crate::journal::sqlite::index::{Index, Types};
-use crate::journal::sqlite::read::get;
 use crate::journal::sqlite::writer::Writer;
 use crate::journal::store::{
     Chore, DeploymentRecord, DueTimer, EffectId, EntityFilter, EntityPage, EventPage, FeedPage,
     Fence, GroupPosition, Laggard, Loaded, ModuleRecord, OutboxRow, Partition, Receipt, Store,
-    TimerRow, ViewQuery, ViewRow, Write, deployment_conflict,
+    TimerRow, ViewQuery, ViewRow, Write,
 };
 use crate::words::limits::{
     LIST_PAGE_MAX, MESSAGE_TYPES_MAX, PACK_AT_CLOSE_MAX, PACK_RETRY_AFTER, PACK_SLICE_BYTES,
     PACK_SLICE_ENTITIES, RECEIPT_SWEEP_EVERY, RECEIPT_SWEEP_ROWS, SEGMENT_BYTES_MAX,
     SEGMENT_MERGE_BYTES_MAX, TAIL_BYTES_MAX, TAIL_ROWS_MAX,
 };
-use crate::words::{Address, Digest, JournalName, Revision, Seq, Shard, clock};
+use crate::words::{Address, Digest, JournalName, Seq, Shard, clock};
 
 /// When events are packed, and how. The defaults are for use; tests take small numbers.
 #[derive(Clone, Debug)]
@@ -250,8 +253,8 @@ impl Inner {
 }
 
 impl Store for SqliteStore {
-    async fn commit(&self, batch: &[Write], _chores: &[Chore]) -> Result<Vec<Fence>, StoreError> {
-        self.0.commit(batch).await?;
+    async fn commit(&self, batch: &[Write], chores: &[Chore]) -> Result<Vec<Fence>, StoreError> {
+        self.0.commit(batch, chores).await?;
         Ok(Vec::new())
     }
 
@@ -310,118 +313,128 @@ impl Store for SqliteStore {
         }
     }
 
-    crate::journal::store::not_kept! {
-        outbox(shards: &[Shard], after: Option<EffectId>, limit: usize) -> Vec<OutboxRow>;
-        dead_letters(after: Option<EffectId>, limit: usize) -> Vec<OutboxRow>;
-        effect(id: EffectId) -> Option<OutboxRow>;
-        outbox_of(source: &Address, limit: usize) -> Vec<OutboxRow>;
-        timers(shards: &[Shard], until_ms: u64, limit: usize) -> Vec<DueTimer>;
-        timers_of(address: &Address, limit: usize) -> Vec<TimerRow>;
-        timer(address: &Address, name: &str) -> Option<TimerRow>;
-        feed(partition: Partition, from_off: u64, limit: usize, bytes_max: usize) -> FeedPage;
-        feed_ends() -> Vec<GroupPosition>;
-        groups(after: Option<&str>, limit: usize) -> Vec<String>;
-        group_positions(group: &str) -> Vec<GroupPosition>;
-        laggards(group: &str, partitions: &[Partition], limit: usize) -> Vec<Laggard>;
-        delete_group(group: &str) -> ();
-        view_row(view: &str, key: &str) -> Option<ViewRow>;
-        view_rows(view: &str, query: &ViewQuery) -> Vec<ViewRow>;
-        views(after: Option<&str>, limit: usize) -> Vec<String>;
-        delete_view(view: &str) -> ();
+    async fn outbox(
+        &self,
+        shards: &[Shard],
+        after: Option<EffectId>,
+        limit: usize,
+    ) -> Result<Vec<OutboxRow>, StoreError> {
+        outbox::outbox(&self.0, shards, after, limit).await
+    }
+
+    async fn dead_letters(
+        &self,
+        after: Option<EffectId>,
+        limit: usize,
+    ) -> Result<Vec<OutboxRow>, StoreError> {
+        outbox::dead_letters(&self.0, after, limit).await
+    }
+
+    async fn effect(&self, id: EffectId) -> Result<Option<OutboxRow>, StoreError> {
+        outbox::effect(&self.0, id).await
+    }
+
+    async fn outbox_of(
+        &self,
+        source: &Address,
+        limit: usize,
+    ) -> Result<Vec<OutboxRow>, StoreError> {
+        outbox::outbox_of(&self.0, source, limit).await
+    }
+
+    async fn timers(
+        &self,
+        shards: &[Shard],
+        until_ms: u64,
+        limit: usize,
+    ) -> Result<Vec<DueTimer>, StoreError> {
+        outbox::timers(&self.0, shards, until_ms, limit).await
+    }
+
+    async fn timers_of(
+        &self,
+        address: &Address,
+        limit: usize,
+    ) -> Result<Vec<TimerRow>, StoreError> {
+        outbox::timers_of(&self.0, address, None, limit).await
+    }
+
+    async fn timer(&self, address: &Address, name: &str) -> Result<Option<TimerRow>, StoreError> {
+        Ok(outbox::timers_of(&self.0, address, Some(name), 1).await?.pop())
+    }
+
+    async fn feed(
+        &self,
+        _partition: Partition,
+        from_off: u64,
+        limit: usize,
+        bytes_max: usize,
+    ) -> Result<FeedPage, StoreError> {
+        feed::feed(&self.0, from_off, limit, bytes_max).await
+    }
+
+    async fn feed_ends(&self) -> Result<Vec<GroupPosition>, StoreError> {
+        Ok(vec![feed::end(&self.0).await?])
+    }
+
+    async fn groups(&self, after: Option<&str>, limit: usize) -> Result<Vec<String>, StoreError> {
+        feed::groups(&self.0, after, limit).await
+    }
+
+    async fn group_positions(&self, group: &str) -> Result<Vec<GroupPosition>, StoreError> {
+        feed::positions(&self.0, group).await
+    }
+
+    async fn laggards(
+        &self,
+        group: &str,
+        partitions: &[Partition],
+        limit: usize,
+    ) -> Result<Vec<Laggard>, StoreError> {
+        feed::laggards(&self.0, group, partitions, limit).await
+    }
+
+    async fn delete_group(&self, group: &str) -> Result<(), StoreError> {
+        feed::delete_group(&self.0, group).await
+    }
+
+    async fn view_row(&self, view: &str, key: &str) -> Result<Option<ViewRow>, StoreError> {
+        views::row(&self.0, view, key).await
+    }
+
+    async fn view_rows(&self, view: &str, query: &ViewQuery) -> Result<Vec<ViewRow>, StoreError> {
+        views::rows(&self.0, view, query).await
+    }
+
+    async fn views(&self, after: Option<&str>, limit: usize) -> Result<Vec<String>, StoreError> {
+        views::names(&self.0, after, limit).await
+    }
+
+    async fn delete_view(&self, view: &str) -> Result<(), StoreError> {
+        views::delete(&self.0, view).await
     }
 
     async fn put_module(&self, record: &ModuleRecord, bytes: &Bytes) -> Result<(), StoreError> {
-        let insert = sqlx::query(
-            "INSERT OR IGNORE INTO module (digest, name, bytes, uploaded_at_ms, data) \
-             VALUES (?, ?, ?, ?, ?)",
-        );
-        let insert = insert
-            .bind(record.digest.0.to_vec())
-            .bind(record.name.clone())
-            .bind(record.bytes as i64)
-            .bind(record.uploaded_at_ms as i64)
-            .bind(bytes.to_vec());
-        self.0.write_one(insert).await.map(drop)
+        catalogue::put_module(&self.0, record, bytes).await
     }
 
     async fn module(&self, digest: &Digest) -> Result<Option<(ModuleRecord, Bytes)>, StoreError> {
-        let row = sqlx::query(
-            "SELECT digest, name, bytes, uploaded_at_ms, data FROM module WHERE digest = ?",
-        )
-        .bind(&digest.0[..])
-        .fetch_optional(&self.0.readers)
-        .await
-        .map_err(fault::read)?;
-        let Some(row) = row else { return Ok(None) };
-        let bytes = Bytes::from(get::<Vec<u8>>(&row, 4)?);
-        if Digest::of(&bytes) != *digest {
-            return Err(damaged(format!("module {digest}")));
-        }
-        Ok(Some((module_record(&row)?, bytes)))
+        catalogue::module(&self.0, digest).await
     }
 
     async fn modules(&self) -> Result<Vec<ModuleRecord>, StoreError> {
-        let rows = sqlx::query(
-            "SELECT digest, name, bytes, uploaded_at_ms FROM module ORDER BY uploaded_at_ms, digest",
-        )
-        .fetch_all(&self.0.readers)
-        .await
-        .map_err(fault::read)?;
-        rows.iter().map(module_record).collect()
+        catalogue::modules(&self.0).await
     }
 
     async fn put_deployment(&self, record: &DeploymentRecord) -> Result<(), StoreError> {
-        let revision = record.revision.0 as i64;
-        let insert = sqlx::query(
-            "INSERT INTO deployment (revision, modules, created_at_ms, note) \
-             SELECT ?1, ?2, ?3, ?4 WHERE ?1 = (SELECT coalesce(max(revision), 0) + 1 FROM deployment)",
-        );
-        let digests: Vec<u8> = record.modules.iter().flat_map(|digest| digest.0).collect();
-        let insert = insert
-            .bind(revision)
-            .bind(digests)
-            .bind(record.created_at_ms as i64)
-            .bind(record.note.clone());
-        match self.0.write_one(insert).await? {
-            0 => Err(deployment_conflict(record.revision)),
-            _ => Ok(()),
-        }
+        catalogue::put_deployment(&self.0, record).await
     }
 
     async fn deployments(&self) -> Result<Vec<DeploymentRecord>, StoreError> {
-        let rows = sqlx::query(
-            "SELECT revision, modules, created_at_ms, note FROM deployment ORDER BY revision",
-        )
-        .fetch_all(&self.0.readers)
-        .await
-        .map_err(fault::read)?;
-        rows.iter().map(deployment_record).collect()
+        catalogue::deployments(&self.0).await
     }
 
     async fn close(&self) {
         self.0.close().await;
     }
-}
-
-fn digest(bytes: &[u8]) -> Result<Digest, StoreError> {
-    bytes.try_into().map(Digest).map_err(|_| damaged("a digest is not 32 bytes long"))
-}
-
-fn module_record(row: &sqlx::sqlite::SqliteRow) -> Result<ModuleRecord, StoreError> {
-    Ok(ModuleRecord {
-        digest: digest(get(row, 0)?)?,
-        name: get(row, 1)?,
-        bytes: get::<i64>(row, 2)? as u64,
-        uploaded_at_ms: get::<i64>(row, 3)? as u64,
-    })
-}
-
-fn deployment_record(row: &sqlx::sqlite::SqliteRow) -> Result<DeploymentRecord, StoreError> {
-    let modules: &[u8] = get(row, 1)?;
-    Ok(DeploymentRecord {
-        revision: Revision(get::<i64>(row, 0)? as u64),
-        modules: modules.chunks(32).map(digest).collect::<Result<_, _>>()?,
-        created_at_ms: get::<i64>(row, 2)? as u64,
-        note: get(row, 3)?,
-    })
 }

@@ -49,8 +49,8 @@ pub use write::{Fence, Receipt, Write};
 ///   bound is reached) MUST fail the whole batch with [`StoreError::Refused`], which names it.
 /// - `commit` MUST return [`StoreError::Conflict`], [`StoreError::Moved`], [`StoreError::Refused`],
 ///   [`StoreError::Full`], [`StoreError::Read`], [`StoreError::Corrupt`] or [`StoreError::Unavailable`] only if it
-///   is certain that nothing of the batch's writes was stored, and that nothing of the batch will be later. Of a
-///   batch without writes it may be stored all the same. The store goes on.
+///   is certain that none of the batch's writes was stored, and that nothing of the batch will be later. Of its
+///   chores, after [`StoreError::Unavailable`], any may be stored all the same. The store goes on.
 /// - If the outcome is unknown, `commit` MUST return [`StoreError::Poisoned`], and MUST refuse every later
 ///   commit with it until the store is opened again.
 /// - A read that starts after `commit` returned MUST see the batch. Reads MUST NOT wait for commits.
@@ -281,14 +281,3 @@ pub(super) fn deployment_conflict(revision: Revision) -> StoreError {
     let address = Box::new(Address::new("deployment", revision.to_string()));
     StoreError::Conflict { address, expected: Seq(revision.0.saturating_sub(1)) }
 }
-
-/// For stores that do not keep these rows yet.
-macro_rules! not_kept {
-    ($($method:ident($($argument:ident: $type:ty),*) -> $result:ty;)*) => {
-        $(async fn $method(&self, $($argument: $type),*) -> Result<$result, StoreError> {
-            $(let _ = $argument;)*
-            Err(StoreError::Read { reason: "this store does not keep these rows yet".into() })
-        })*
-    };
-}
-pub(super) use not_kept;

@@ -218,6 +218,8 @@ pub const COMMIT_QUEUE_MAX: usize = COMMANDS_IN_FLIGHT_MAX;
 /// A cluster's database that takes longer over a commit gets no more writes until it has answered.
 pub const COMMIT_STALLED_AFTER: Duration = Duration::from_secs(1);
 pub const SNAPSHOTS_KEPT: usize = 2;
+/// Events of the feed whose segments are read at once.
+pub const FEED_SEGMENTS_AT_ONCE: usize = 64;
 /// Of one read of rows that carry calls or payloads.
 pub const ROWS_READ_BYTES_MAX: usize = 8 * MIB;
 /// What counts of a value by which a view is listed: with names and key it has to fit into a page of an index.
@@ -337,6 +339,8 @@ pub const STORE_LANES: usize = 4;
 pub const STORE_READERS: u32 = 8;
 /// Readers for lists and modules alone: they must not keep an entity from being activated.
 pub const STORE_LIST_READERS: u32 = 2;
+/// Readers for consumers and views alone.
+pub const STORE_FEED_READERS: u32 = 4;
 pub const STORE_CONNECT_MAX: Duration = Duration::from_secs(3);
 /// A start waits so long for a database that starts too.
 pub const STORE_OPEN_MAX: Duration = Duration::from_secs(20);
@@ -361,7 +365,7 @@ pub const STORE_RETRIES_MAX: u32 = 8;
 pub const STORE_FENCE_GATHER: Duration = Duration::from_millis(1);
 pub const STORE_FENCES_AT_ONCE_MAX: usize = 4_096;
 pub const STORE_CLOSE_MAX: Duration = Duration::from_secs(1);
-/// Entities whose old snapshots wait to be deleted; more of them stay until the next snapshot.
+/// Entities whose old snapshots or events wait to be deleted; more of them stay until the next time.
 pub const STORE_PRUNE_QUEUE_MAX: usize = 8_192;
 pub const STORE_PRUNE_AT_ONCE_MAX: usize = 256;
 /// How long a node that stops tries to hand its shards over.

@@ -1,6 +1,7 @@
 //! The statement that stores a batch.
 
 use std::collections::HashMap;
+use std::sync::LazyLock;
 
 use sqlx::{Connection, PgConnection};
 use tokio::time::{Instant, timeout};
@@ -8,8 +9,9 @@ use tokio::time::{Instant, timeout};
 use crate::journal::error::StoreError;
 use crate::journal::postgres::draft::{Draft, conflict};
 use crate::journal::postgres::fault::{self, Fault};
-use crate::journal::postgres::{Inner, backoff};
-use crate::journal::store::{Fence, Write};
+use crate::journal::postgres::sweep::Superfluous;
+use crate::journal::postgres::{Inner, aside, backoff};
+use crate::journal::store::{Chore, Fence, Write};
 use crate::words::limits::{
     STORE_COMMIT_MAX, STORE_IDLE_TRIED_AFTER, STORE_RETRIES_MAX, STORE_TRY_MAX,
 };
@@ -18,7 +20,10 @@ use crate::words::{Epoch, Seq, Shard, clock};
 /// The rows of a shard are stored if `fence` could take its row; nothing is stored if an entity is not at
 /// the number that its write comes after. The fence is an UPDATE, which waits for whoever changes the row
 /// and then looks at it again; a check without a lock would let two writers pass.
-const APPEND: &str = "\
+macro_rules! append {
+    ($moved:literal, $unless:literal, $parts:literal, $answer:literal) => {
+        concat!(
+            "\
 WITH want AS (
     SELECT * FROM unnest($1::int[], $2::bigint[], $3::bigint[], $4::bigint[])
         AS t (shard_id, epoch, events, known)
@@ -33,10 +38,14 @@ WITH want AS (
         SELECT j.seq FROM journal j
         WHERE j.shard_id = h.shard_id AND j.journal = h.journal AND j.id = h.id
         ORDER BY j.seq DESC LIMIT 1), 0)
-), fence AS (
+)",
+            $moved,
+            ", fence AS (
     UPDATE shard s SET next_off = s.next_off + w.events FROM want w
     WHERE s.shard_id = ANY($1) AND s.shard_id = w.shard_id AND s.epoch = w.epoch
-        AND s.owner IS NOT NULL AND s.next_off >= w.known AND NOT EXISTS (SELECT 1 FROM wrong)
+        AND s.owner IS NOT NULL AND s.next_off >= w.known AND NOT EXISTS (SELECT 1 FROM wrong)",
+            $unless,
+            "
     RETURNING s.shard_id, s.epoch, s.next_off, s.next_off - w.events AS base
 ), events AS (
     INSERT INTO journal (shard_id, journal, id, seq, off, epoch, at_ms, type, data)
@@ -69,9 +78,33 @@ WITH want AS (
     JOIN fence f ON f.shard_id = e.shard_id AND f.epoch = e.epoch
     ON CONFLICT (shard_id, journal, id, key) DO UPDATE SET request_hash = excluded.request_hash,
         reply = excluded.reply, expires_at_ms = excluded.expires_at_ms
-)
+)",
+            $parts,
+            "
 SELECT TRUE, f.shard_id::bigint, f.epoch, f.next_off FROM fence f
-UNION ALL SELECT FALSE, w.place, 0, 0 FROM wrong w";
+UNION ALL SELECT FALSE, w.place, 0, 0 FROM wrong w",
+            $answer
+        )
+    };
+}
+
+const APPEND: &str = append!("", "", "", "");
+
+/// The parameters of [`APPEND`].
+const APPEND_PARAMETERS: usize = 37;
+
+/// The same for a batch that stores more than events, snapshots and receipts. Nothing is stored if a group is not
+/// at the place that a step of it begins at.
+static APPEND_MORE: LazyLock<String> = LazyLock::new(|| {
+    let text = append!(
+        "MOVED",
+        " AND NOT EXISTS (SELECT 1 FROM moved)",
+        "PARTS",
+        " UNION ALL SELECT FALSE, -m.place, 0, 0 FROM moved m"
+    );
+    let (parts, steps) = aside::parts(APPEND_PARAMETERS);
+    text.replace("MOVED", aside::MOVED).replace("STEPS", &steps).replace("PARTS", &parts)
+});
 
 /// A connection that only commits, and what was acknowledged through it.
 #[derive(Default)]
@@ -135,13 +168,19 @@ struct Answer {
     stored: Vec<(Fence, i64)>,
     /// Of an entity that is at another number.
     wrong: Option<usize>,
+    /// Of a group that is at another place.
+    moved: Option<usize>,
 }
 
 impl Inner {
-    pub async fn commit(&self, batch: &[Write]) -> Result<Vec<Fence>, StoreError> {
+    pub async fn commit(
+        &self,
+        batch: &[Write],
+        chores: &[Chore],
+    ) -> Result<Vec<Fence>, StoreError> {
         self.refuse_if_closed()?;
-        let Some(first) = batch.first() else { return Ok(Vec::new()) };
-        let draft = Draft::of(batch)?;
+        let draft = Draft::of(batch, chores)?;
+        let Some(first) = draft.wants.first() else { return Ok(Vec::new()) };
         let lane = first.fence.shard.0 as usize % self.lanes.len();
         let mut lane = self.lanes[lane].lock().await;
         let mut attempt = 0;
@@ -207,6 +246,13 @@ impl Inner {
             lane.put_back(connection);
             return Err(wrong_head(draft, wrong));
         }
+        if let Some(step) = answer.moved {
+            lane.put_back(connection);
+            return Err(match draft.changes.steps.get(step) {
+                Some(step) => step.moved(),
+                None => fault::damaged("the database named a group that is not in the batch"),
+            });
+        }
         for (fence, next_off) in &answer.stored {
             lane.learn(fence.shard, *next_off);
         }
@@ -230,11 +276,15 @@ impl Inner {
         self.stored(draft, fenced)
     }
 
-    /// Queues the deletion of snapshots that a batch has made superfluous.
+    /// Queues the deletion of snapshots and events that a batch has made superfluous.
     pub fn stored(&self, draft: &Draft<'_>, fenced: Vec<Fence>) -> Result<Vec<Fence>, StoreError> {
         for address in &draft.snapshot_addresses {
             // A full queue leaves it to the entity's next snapshot.
-            let _ = self.prune.try_send((*address).clone());
+            let _ = self.prune.try_send(Superfluous::Snapshots((*address).clone()));
+        }
+        for (write, _) in &draft.changes.forgotten {
+            // And of events to the next time that some are forgotten.
+            let _ = self.prune.try_send(Superfluous::Events(write.address.clone()));
         }
         Ok(fenced)
     }
@@ -280,7 +330,8 @@ async fn append(
     let want_epochs: Vec<i64> = wants.iter().map(|want| want.fence.epoch.0 as i64).collect();
     let want_events: Vec<i64> = wants.iter().map(|want| want.events).collect();
     let want_known: Vec<i64> = wants.iter().map(|want| lane.known(want.fence.shard)).collect();
-    let mut query = sqlx::query_as::<_, (bool, i64, i64, i64)>(APPEND)
+    let text = if draft.aside.is_some() { APPEND_MORE.as_str() } else { APPEND };
+    let mut query = sqlx::query_as::<_, (bool, i64, i64, i64)>(text)
         .bind(want_shards)
         .bind(want_epochs)
         .bind(want_events)
@@ -313,13 +364,18 @@ async fn append(
         draft.receipt_replies,
         draft.receipt_expiries
     );
-    let mut answer = Answer { stored: Vec::new(), wrong: None };
+    if let Some(aside) = &draft.aside {
+        query = aside.bind(query);
+    }
+    let mut answer = Answer { stored: Vec::new(), wrong: None, moved: None };
     for (is_stored, number, epoch, next_off) in query.fetch_all(connection).await? {
         if is_stored {
             let fence = Fence { shard: Shard(number as u32), epoch: Epoch(epoch as u64) };
             answer.stored.push((fence, next_off));
+        } else if number < 0 {
+            // Counted from 1, as below.
+            answer.moved = Some(number.unsigned_abs() as usize - 1);
         } else {
-            // Counted from 1.
             answer.wrong = Some(number.max(1) as usize - 1);
         }
     }

@@ -2,10 +2,12 @@
 
 use std::collections::{HashMap, HashSet};
 
+use crate::journal::changes::Changes;
 use crate::journal::error::StoreError;
-use crate::journal::store::{Fence, Receipt, Write};
+use crate::journal::postgres::aside::Aside;
+use crate::journal::store::{Chore, EffectId, Fence, Receipt, TimerChange, Write};
 use crate::words::limits::SNAPSHOTS_KEPT;
-use crate::words::{Address, Seq, Shard};
+use crate::words::{Address, Seq};
 
 /// The columns that every row begins with: whose it is, and under which epoch it may be written.
 #[derive(Default)]
@@ -40,8 +42,44 @@ pub enum Evidence<'a> {
     /// The event with this number, with the epoch of the batch.
     Event(&'a Address, Seq),
     Receipt(&'a Address, &'a Receipt),
+    Effect(EffectId),
+    /// A timer with this token, or none of this name.
+    Timer(&'a Address, &'a TimerChange),
+    /// Chores leave nothing that would tell them from others.
+    Chores,
     /// The batch leaves nothing that anyone could miss.
     Nothing,
+}
+
+impl<'a> Evidence<'a> {
+    /// Of a write itself.
+    fn of(write: &'a Write) -> Self {
+        let address = &write.address;
+        if !write.events.is_empty() {
+            // The newest: those before it may be forgotten.
+            Evidence::Event(address, write.head())
+        } else if let Some(receipt) = &write.receipt {
+            Evidence::Receipt(address, receipt)
+        } else if let Some(effect) = write.effects.first() {
+            Evidence::Effect(effect.id)
+        } else if let Some(change) = write.timers.last() {
+            Evidence::Timer(address, change)
+        } else {
+            Evidence::Nothing
+        }
+    }
+
+    /// The better one wins, and of two alike the later.
+    fn rank(&self) -> u32 {
+        match self {
+            Evidence::Event(..) => 5,
+            Evidence::Receipt(..) => 4,
+            Evidence::Effect(_) => 3,
+            Evidence::Timer(..) => 2,
+            Evidence::Chores => 1,
+            Evidence::Nothing => 0,
+        }
+    }
 }
 
 #[derive(Default)]
@@ -70,20 +108,19 @@ pub struct Draft<'a> {
     pub receipt_hashes: Vec<&'a [u8]>,
     pub receipt_replies: Vec<&'a [u8]>,
     pub receipt_expiries: Vec<i64>,
+    pub changes: Changes<'a>,
+    /// Nothing for a batch of events, snapshots and receipts.
+    pub aside: Option<Aside>,
 }
 
 impl<'a> Draft<'a> {
-    /// Fails if the writes of an entity do not follow one another.
-    pub fn of(batch: &'a [Write]) -> Result<Self, StoreError> {
+    /// Fails if the writes of an entity do not follow one another, or the steps of a group.
+    pub fn of(batch: &'a [Write], chores: &'a [Chore]) -> Result<Self, StoreError> {
         let mut draft = Draft::default();
-        let mut wants: HashMap<(Shard, u64), usize> = HashMap::new();
+        let mut wants: HashMap<Fence, usize> = HashMap::new();
         let mut heads: HashMap<&Address, Seq> = HashMap::new();
         for write in batch {
-            let fence = write.fence;
-            let want = *wants.entry((fence.shard, fence.epoch.0)).or_insert_with(|| {
-                draft.wants.push(Want { fence, events: 0, evidence: Evidence::Nothing });
-                draft.wants.len() - 1
-            });
+            let want = draft.want(&mut wants, write.fence, Evidence::of(write));
             let head = heads.get(&write.address).copied();
             if head.is_some_and(|head| head != write.after) {
                 return Err(conflict(&write.address, write.after));
@@ -98,23 +135,38 @@ impl<'a> Draft<'a> {
         }
         draft.snapshots(batch);
         draft.receipts(batch);
+        if Changes::has_any(batch, chores) {
+            for chore in chores {
+                draft.want(&mut wants, chore.fence, Evidence::Chores);
+            }
+            draft.changes = Changes::of(batch, chores)?;
+            draft.aside = Some(Aside::of(&draft.changes));
+        }
         Ok(draft)
+    }
+
+    /// The place of a fence among the wants, of which this is an evidence too.
+    fn want(
+        &mut self,
+        wants: &mut HashMap<Fence, usize>,
+        fence: Fence,
+        evidence: Evidence<'a>,
+    ) -> usize {
+        let place = *wants.entry(fence).or_insert_with(|| {
+            self.wants.push(Want { fence, events: 0, evidence: Evidence::Nothing });
+            self.wants.len() - 1
+        });
+        let want = &mut self.wants[place];
+        if evidence.rank() >= want.evidence.rank() {
+            want.evidence = evidence;
+        }
+        place
     }
 
     fn events(&mut self, write: &'a Write, want: usize) {
         let want = &mut self.wants[want];
         if !write.events.is_empty() && write.after == Seq::ZERO {
             self.firsts.push(write);
-        }
-        match (&write.receipt, &want.evidence) {
-            (_, Evidence::Nothing | Evidence::Receipt(..)) if !write.events.is_empty() => {
-                want.evidence = Evidence::Event(&write.address, write.after.plus(1));
-            }
-            // The last one of a key is the one that stays.
-            (Some(receipt), Evidence::Nothing | Evidence::Receipt(..)) => {
-                want.evidence = Evidence::Receipt(&write.address, receipt);
-            }
-            _ => {}
         }
         for (seq, event) in (write.after.0 as i64 + 1..).zip(&write.events) {
             self.events.push(write);

@@ -28,6 +28,16 @@ macro_rules! head {
     };
 }
 
+/// The first event from `$4` on, if that number was forgotten; else the number. The entity is `n`.
+macro_rules! first {
+    () => {
+        "coalesce((SELECT (SELECT m.seq FROM journal m WHERE m.shard_id = n.shard_id \
+         AND m.journal = n.journal AND m.id = n.id AND m.seq >= $4 ORDER BY m.seq LIMIT 1) \
+         FROM forgotten f WHERE f.shard_id = n.shard_id AND f.journal = n.journal AND f.id = n.id \
+         AND f.before > $4), $4)"
+    };
+}
+
 pub async fn load(inner: &Inner, address: &Address, at: Option<Seq>) -> Result<Loaded, StoreError> {
     // Snapshots that are to be deleted do not count any more.
     let query = sqlx::query(concat!(
@@ -66,23 +76,25 @@ pub async fn events(
     let query = sqlx::query(concat!(
         "SELECT p.seq, p.at_ms, p.type, p.data, ",
         head!(),
-        " FROM (SELECT $1::int AS shard_id, $2::bytea AS journal, $3::bytea AS id) e, \
+        ", e.first FROM (SELECT n.*, ",
+        first!(),
+        " AS first FROM (SELECT $1::int AS shard_id, $2::bytea AS journal, $3::bytea AS id) n) e, \
          LATERAL (SELECT seq, at_ms, type, data, sum(octet_length(type) + octet_length(data)) \
             OVER (ORDER BY seq ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS before \
             FROM journal r WHERE r.shard_id = e.shard_id AND r.journal = e.journal \
-            AND r.id = e.id AND r.seq >= $4 AND r.seq < $5 ORDER BY r.seq LIMIT $6) p \
-         WHERE p.before IS NULL OR p.before < $7 ORDER BY p.seq",
+            AND r.id = e.id AND r.seq >= e.first AND r.seq < e.first + $5 ORDER BY r.seq LIMIT $5) p \
+         WHERE p.before IS NULL OR p.before < $6 ORDER BY p.seq",
     ))
     .bind(inner.holdings.shard_of(address).0 as i32)
     .bind(address.journal.as_str().as_bytes())
     .bind(address.id.as_str().as_bytes())
     .bind(number(from))
-    .bind(number(from.saturating_add(limit.max(1) as u64)))
     .bind(number(limit.max(1) as u64))
     .bind(number(bytes_max as u64));
     let rows = rows(&inner.readers, query, STORE_READ_MAX).await?;
     let mut page = EventPage { events: Vec::with_capacity(rows.len()), more: false };
-    for (next, row) in (from..).zip(rows) {
+    let first = rows.first().map_or(Ok(0), |row| get::<i64>(row, 5))? as u64;
+    for (next, row) in (first..).zip(rows) {
         let seq = get::<i64>(&row, 0)? as u64;
         if seq != next {
             return Err(damaged(format!("event {next} of {address} is missing")));
@@ -221,16 +233,16 @@ fn summary(row: &PgRow) -> Result<EntitySummary, StoreError> {
 }
 
 /// A type's name, and in the next column the bytes.
-fn message(row: &PgRow, column: usize) -> Result<Message, StoreError> {
+pub fn message(row: &PgRow, column: usize) -> Result<Message, StoreError> {
     let data: Vec<u8> = get(row, column + 1)?;
     Ok(Message { type_name: text(row, column)?.into(), data: data.into() })
 }
 
-fn text(row: &PgRow, column: usize) -> Result<&str, StoreError> {
+pub fn text(row: &PgRow, column: usize) -> Result<&str, StoreError> {
     std::str::from_utf8(get(row, column)?).map_err(|_| damaged("a name is not UTF-8"))
 }
 
-fn get<'r, T>(row: &'r PgRow, column: usize) -> Result<T, StoreError>
+pub fn get<'r, T>(row: &'r PgRow, column: usize) -> Result<T, StoreError>
 where
     T: sqlx::Decode<'r, sqlx::Postgres> + sqlx::Type<sqlx::Postgres>,
 {
@@ -238,7 +250,7 @@ where
 }
 
 /// The database's numbers end at 2⁶³ - 1.
-fn number(value: u64) -> i64 {
+pub fn number(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
 

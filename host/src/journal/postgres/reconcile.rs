@@ -107,18 +107,24 @@ impl Inner {
         reason: &str,
     ) -> Result<Vec<Fence>, StoreError> {
         let is_stored = findings.evidence.contains(&Some(true));
+        // Chores alone leave it open; they are fenced out by now, so that they cannot come after later ones.
+        let is_open = draft.wants.iter().any(|want| want.evidence == Evidence::Chores);
         for want in &draft.wants {
             if !findings.stepped.contains(&want.fence) {
                 self.holdings.lose(want.fence.shard, want.fence.epoch);
             }
         }
-        if !is_stored && findings.evidence.contains(&Some(false)) {
+        if !is_stored && (is_open || findings.evidence.contains(&Some(false))) {
             tracing::warn!("the commit was not carried out");
             return Err(StoreError::Unavailable { reason: Arc::from(reason) });
         }
         tracing::info!("the commit had been carried out");
         let wants = draft.wants.iter().zip(&findings.evidence);
-        let fenced = wants.filter(|(_, evidence)| **evidence == Some(false));
+        let fenced = wants.filter(|(want, evidence)| match want.evidence {
+            // If the shard was still owned before its epoch was stepped, it was when the others were stored.
+            Evidence::Chores => !findings.stepped.contains(&want.fence),
+            _ => **evidence == Some(false),
+        });
         self.stored(draft, fenced.map(|(want, _)| want.fence).collect())
     }
 
@@ -196,7 +202,22 @@ async fn find(
         .bind(receipt.key.as_bytes())
         .bind(&receipt.request_hash[..])
         .bind(receipt.expires_at_ms as i64),
-        Evidence::Nothing => return Ok(None),
+        Evidence::Effect(id) => sqlx::query_scalar(
+            "SELECT EXISTS (SELECT 1 FROM outbox WHERE shard_id = $1 AND effect = $2)",
+        )
+        .bind(fence.shard.0 as i32)
+        .bind(id.0.to_vec()),
+        Evidence::Timer(address, change) => sqlx::query_scalar(
+            "SELECT CASE WHEN $5 THEN coalesce(token = $6, FALSE) ELSE token IS NULL END FROM (SELECT (SELECT token \
+             FROM timer WHERE shard_id = $1 AND journal = $2 AND id = $3 AND name = $4) AS token) t",
+        )
+        .bind(fence.shard.0 as i32)
+        .bind(address.journal.as_str().as_bytes())
+        .bind(address.id.as_str().as_bytes())
+        .bind(change.name.as_bytes())
+        .bind(change.set.is_some())
+        .bind(change.set.as_ref().map_or(Vec::new(), |timer| timer.token.to_vec())),
+        Evidence::Chores | Evidence::Nothing => return Ok(None),
     };
     query.fetch_one(connection).await.map(Some)
 }

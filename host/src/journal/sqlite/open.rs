@@ -203,7 +203,12 @@ async fn scan_tail(
         }
         index.append(no, row);
     }
-    Ok((index, last + 1))
+    // Packed events had offsets too.
+    let packed: Option<i64> = sqlx::query_scalar("SELECT max(off) FROM feed")
+        .fetch_one(&mut *connection)
+        .await
+        .map_err(|error| open_error(path, error))?;
+    Ok((index, last.max(packed.unwrap_or(0)) + 1))
 }
 
 fn parse_row(text: &str) -> Option<(i64, Row)> {

@@ -63,13 +63,17 @@ impl Inner {
             return Ok(false);
         }
         let newest = self.newest_segments(slice.keys().copied()).await?;
+        let forgotten = self.forgotten(slice.keys().copied()).await?;
         let mut segments = Vec::new();
+        let mut gone = Vec::new();
         let mut done = Vec::new();
         for (no, rows) in slice {
-            match self.pack_entity(no, newest.get(&no), rows).await {
+            let before = forgotten.get(&no).copied().unwrap_or(0);
+            match self.pack_entity(no, newest.get(&no), before, rows).await {
                 Ok((last, new)) => {
                     done.push((no, last));
                     segments.extend(new);
+                    gone.extend((before > 0).then_some((no, before)));
                 }
                 // The others are packed all the same, and its rows stay where they are.
                 Err(StoreError::Corrupt { reason }) => {
@@ -80,8 +84,8 @@ impl Inner {
                 Err(error) => return Err(error),
             }
         }
-        if !segments.is_empty() {
-            self.write_segments(&segments).await?;
+        if !segments.is_empty() || !gone.is_empty() {
+            self.write_segments(&segments, &gone).await?;
         }
         let mut index = self.index();
         for (no, last) in done {
@@ -90,18 +94,19 @@ impl Inner {
         Ok(true)
     }
 
-    /// The segments that hold these rows, and the number of the last event.
+    /// The segments that hold these rows, but for events before a number, and the number of the last event.
     async fn pack_entity(
         &self,
         no: i64,
         newest: Option<&Newest>,
+        before: u64,
         rows: Vec<super::index::Row>,
     ) -> Result<(u64, Vec<Segment>), StoreError> {
         let events = packed(self, tail_events(self, no, rows).await?)?;
         let Some(last) = events.last().map(|(seq, _)| *seq) else {
             return Err(damaged(format!("the rows of entity {no} are gone")));
         };
-        Ok((last, join(&self.options, no, newest, events)?))
+        Ok((last, join(&self.options, no, newest, before, events)?))
     }
 
     fn take_slice(&self, round: &mut Round) -> HashMap<i64, Vec<super::index::Row>> {
@@ -157,6 +162,22 @@ impl Inner {
         Ok(newest)
     }
 
+    /// Before which numbers events are not needed any more.
+    async fn forgotten(
+        &self,
+        entities: impl Iterator<Item = i64>,
+    ) -> Result<HashMap<i64, u64>, StoreError> {
+        let list: Vec<String> = entities.map(|no| no.to_string()).collect();
+        let rows = sqlx::query(
+            "SELECT f.entity, f.before FROM json_each(?) e CROSS JOIN forgotten f ON f.entity = e.value",
+        )
+        .bind(format!("[{}]", list.join(",")))
+        .fetch_all(&self.readers)
+        .await
+        .map_err(fault::read)?;
+        rows.iter().map(|row| Ok((get(row, 0)?, get::<i64>(row, 1)? as u64))).collect()
+    }
+
     /// Deletes some rows of a round whose events are all in segments. False if there are none left.
     pub async fn delete_slice(&self, round: &Round) -> Result<bool, StoreError> {
         let spared: Vec<String> =
@@ -172,11 +193,16 @@ impl Inner {
         .map_err(fault::read)?;
         let Some(oldest) = oldest.filter(|oldest| *oldest <= round.cut) else { return Ok(false) };
         let end = round.cut.min(oldest.saturating_add(PACK_DELETE_ROWS - 1));
+        // In which order they were stored is not known from their segments.
         let delete = sqlx::query(
-            "DELETE FROM journal WHERE off <= ? \
-             AND entity NOT IN (SELECT value FROM json_each(?))",
+            "BEGIN IMMEDIATE; \
+             INSERT OR IGNORE INTO feed (off, entity, seq) SELECT j.off, j.entity, j.seq FROM journal j \
+             LEFT JOIN forgotten f ON f.entity = j.entity WHERE j.off <= ? \
+             AND j.entity NOT IN (SELECT value FROM json_each(?)) AND j.seq >= coalesce(f.before, 0); \
+             DELETE FROM journal WHERE off <= ? AND entity NOT IN (SELECT value FROM json_each(?)); \
+             COMMIT",
         );
-        self.write_one(delete.bind(end).bind(spared)).await?;
+        self.write_one(delete.bind(end).bind(&spared).bind(end).bind(&spared)).await?;
         Ok(true)
     }
 }
@@ -190,14 +216,17 @@ impl Round {
     }
 }
 
-/// The segments that hold these events, joined with the newest one where that is cheap.
+/// The segments that hold these events from a number on, joined with the newest one where that is cheap.
 fn join(
     options: &SqliteOptions,
     no: i64,
     newest: Option<&Newest>,
+    before: u64,
     events: Vec<(u64, Packed)>,
 ) -> Result<Vec<Segment>, StoreError> {
-    let stored = newest.map_or(0, |newest| newest.segment.seq_last);
+    // One that ends before that number goes.
+    let newest = newest.filter(|newest| newest.segment.seq_last >= before);
+    let stored = newest.map_or(before.saturating_sub(1), |newest| newest.segment.seq_last);
     let events = following(no, stored, events)?;
     if events.is_empty() {
         return Ok(Vec::new());

@@ -121,9 +121,9 @@ pub async fn events(
 ) -> Result<EventPage, StoreError> {
     let known = resolve(inner, address).await?;
     let limit = limit.max(1);
+    let mut from = from.0.max(1);
     loop {
-        let mut page =
-            Page { next: from.0.max(1), limit, bytes_left: bytes_max, events: Vec::new() };
+        let mut page = Page { next: from, limit, bytes_left: bytes_max, events: Vec::new() };
         let (mark, head, first, tail) = {
             let index = inner.index();
             let head = index.tail_head(known.no).unwrap_or(0).max(known.seq);
@@ -144,10 +144,41 @@ pub async fn events(
             let more = page.next <= head;
             return Ok(EventPage { events: page.events, more });
         }
-        if mark == inner.index().mark() {
-            return Err(damaged(format!("event {} of {address} is missing", page.next)));
+        if mark != inner.index().mark() {
+            continue;
+        }
+        let missing = page.next;
+        match first_kept(inner, known.no, missing).await? {
+            // Forgotten since the page was begun: the next one starts behind the gap.
+            Some(_) if !page.events.is_empty() => {
+                return Ok(EventPage { events: page.events, more: true });
+            }
+            Some(kept) => from = kept,
+            None if mark == inner.index().mark() => {
+                return Err(damaged(format!("event {missing} of {address} is missing")));
+            }
+            None => {}
         }
     }
+}
+
+/// The first event after one that is missing, if that was forgotten.
+async fn first_kept(inner: &Inner, no: i64, missing: u64) -> Result<Option<u64>, StoreError> {
+    let row = sqlx::query(
+        "SELECT before, (SELECT min(seq_first) FROM segment WHERE entity = ?1 AND seq_first > ?2) \
+         FROM forgotten WHERE entity = ?1 AND before > ?2",
+    )
+    .bind(no)
+    .bind(missing as i64)
+    .fetch_optional(&inner.readers)
+    .await
+    .map_err(fault::read)?;
+    let Some(row) = row else { return Ok(None) };
+    let before = get::<i64>(&row, 0)? as u64;
+    let packed = get::<Option<i64>>(&row, 1)?.map(|first| first as u64);
+    let unpacked = inner.index().tail_first(no).filter(|first| *first > missing);
+    let kept = packed.into_iter().chain(unpacked).min();
+    Ok(kept.filter(|kept| *kept <= before))
 }
 
 /// Events as they are gathered.

@@ -5,14 +5,15 @@ use std::sync::Arc;
 
 use sqlx::{Connection, SqliteConnection};
 
+use crate::journal::changes::{Changes, Step};
 use crate::journal::error::StoreError;
 use crate::journal::sqlite::fault::{self, Fault};
-use crate::journal::sqlite::index::{Known, Row};
+use crate::journal::sqlite::index::Known;
 use crate::journal::sqlite::rows::{Rows, Statements, Table, Value};
-use crate::journal::sqlite::segment::{Segment, seal};
+use crate::journal::sqlite::segment::Segment;
 use crate::journal::sqlite::{Inner, read};
-use crate::journal::store::{Receipt, StoredEvent, Write};
-use crate::words::{Address, Message, Seq};
+use crate::journal::store::{Chore, EffectId, Receipt, Write};
+use crate::words::Address;
 
 pub struct Writer {
     /// None when it is closed.
@@ -22,36 +23,39 @@ pub struct Writer {
     pub next_entity: i64,
 }
 
-/// A batch turned into rows, and what it makes true once they are stored.
-struct Draft {
-    tables: [Rows; 5],
-    heads: HashMap<Address, Known>,
-    tail: Vec<(i64, Row)>,
-    types: Vec<(Arc<str>, i64)>,
-    new_types: HashMap<Arc<str>, i64>,
+/// What is there if, and only if, a batch was stored.
+struct Trace<'a> {
+    first_off: i64,
+    receipt: Option<(&'a Write, &'a Receipt)>,
+    effect: Option<EffectId>,
 }
 
-const TYPES: usize = 0;
-const ENTITIES: usize = 1;
-const EVENTS: usize = 2;
-const SNAPSHOTS: usize = 3;
-const RECEIPTS: usize = 4;
+impl<'a> Trace<'a> {
+    fn of(batch: &'a [Write], first_off: i64) -> Self {
+        let receipt = batch.iter().find_map(|write| Some((write, write.receipt.as_ref()?)));
+        let effect = batch.iter().find_map(|write| Some(write.effects.first()?.id));
+        Self { first_off, receipt, effect }
+    }
+}
 
 impl Inner {
-    pub async fn commit(&self, batch: &[Write]) -> Result<(), StoreError> {
+    pub async fn commit(&self, batch: &[Write], chores: &[Chore]) -> Result<(), StoreError> {
         let mut writer = self.writer.lock().await;
         self.refuse_if_poisoned()?;
         let Some(connection) = &mut writer.connection else { return Err(self.closed()) };
         let heads = self.check(connection, batch).await?;
         self.check_types(batch)?;
+        let changes = Changes::of(batch, chores)?;
+        check_steps(connection, &changes.steps).await?;
         let first_off = writer.next_off;
-        let draft = self.draft(&mut writer, batch, heads);
+        let mut draft = self.draft(&mut writer, batch, heads);
+        draft.changes(&changes);
         let tables: Vec<Rows> = draft.tables.into_iter().filter(|rows| !rows.is_empty()).collect();
         let Writer { connection, statements, .. } = &mut *writer;
         let Some(connection) = connection else { return Err(self.closed()) };
-        if let Err(error) = statements.insert_all(connection, tables).await {
-            let receipt = batch.iter().find_map(|write| Some((write, write.receipt.as_ref()?)));
-            return Err(self.undo(connection, error, Some((first_off, receipt))).await);
+        if let Err(error) = statements.change_all(connection, tables).await {
+            let trace = Trace::of(batch, first_off);
+            return Err(self.undo(connection, error, Some(trace)).await);
         }
         if !draft.types.is_empty() {
             self.add_types(draft.types);
@@ -119,83 +123,17 @@ impl Inner {
         Ok(())
     }
 
-    fn draft(
+    /// Writes packed events, between two commits, and deletes those of entities before a number.
+    pub async fn write_segments(
         &self,
-        writer: &mut Writer,
-        batch: &[Write],
-        mut heads: HashMap<Address, Known>,
-    ) -> Draft {
-        let mut draft = Draft {
-            tables: [
-                Rows::new(Table::MessageType),
-                Rows::new(Table::Entity),
-                Rows::new(Table::Journal),
-                Rows::new(Table::Snapshot),
-                Rows::new(Table::Receipt),
-            ],
-            heads: HashMap::new(),
-            tail: Vec::new(),
-            types: Vec::new(),
-            new_types: HashMap::new(),
-        };
-        for write in batch {
-            let Some(head) = heads.get_mut(&write.address) else { continue };
-            if head.is_absent() {
-                head.no = writer.next_entity;
-                writer.next_entity += 1;
-                draft.tables[ENTITIES].push([
-                    Value::Int(head.no),
-                    Value::Text(write.address.journal.as_str().into()),
-                    Value::Blob(write.address.id.as_str().as_bytes().to_vec()),
-                ]);
-            }
-            let no = head.no;
-            for (seq, event) in (write.after.0 + 1..).zip(&write.events) {
-                let type_no = self.type_number(&mut draft, &event.type_name);
-                let off = writer.next_off;
-                writer.next_off += 1;
-                draft.event(no, seq, off, type_no, write.at_ms, event);
-            }
-            let seq = write.after.plus(write.events.len());
-            if let Some(state) = &write.snapshot {
-                let type_no = self.type_number(&mut draft, &state.type_name);
-                let key = [no as u64, seq.0, type_no as u64];
-                draft.tables[SNAPSHOTS].push([
-                    Value::Int(no),
-                    Value::Int(seq.0 as i64),
-                    Value::Int(type_no),
-                    Value::Blob(seal(&key, &state.data)),
-                ]);
-            }
-            if let Some(receipt) = &write.receipt {
-                draft.tables[RECEIPTS].push([
-                    Value::Int(no),
-                    Value::Text(receipt.key.as_str().into()),
-                    Value::Blob(receipt.request_hash.to_vec()),
-                    Value::Blob(seal(&[no as u64, receipt.expires_at_ms], &receipt.reply)),
-                    Value::Int(receipt.expires_at_ms as i64),
-                ]);
-            }
-        }
-        draft.heads = heads;
-        draft
-    }
-
-    fn type_number(&self, draft: &mut Draft, name: &Arc<str>) -> i64 {
-        let types = self.types();
-        if let Some(number) = types.number(name).or_else(|| draft.new_types.get(name).copied()) {
-            return number;
-        }
-        let number = types.next_number() + draft.types.len() as i64;
-        draft.types.push((name.clone(), number));
-        draft.new_types.insert(name.clone(), number);
-        draft.tables[TYPES].push([Value::Int(number), Value::Text(name.clone())]);
-        number
-    }
-
-    /// Writes packed events, between two commits.
-    pub async fn write_segments(&self, segments: &[Segment]) -> Result<(), StoreError> {
+        segments: &[Segment],
+        forgotten: &[(i64, u64)],
+    ) -> Result<(), StoreError> {
         let mut rows = Rows::new(Table::Segment);
+        let mut gone = Rows::new(Table::SegmentGone);
+        for (entity, before) in forgotten {
+            gone.push([Value::Int(*entity), Value::from(*before)]);
+        }
         for segment in segments {
             rows.push([
                 Value::Int(segment.entity),
@@ -208,7 +146,7 @@ impl Inner {
         self.refuse_if_poisoned()?;
         let Writer { connection, statements, .. } = &mut *writer;
         let Some(connection) = connection else { return Err(self.closed()) };
-        match statements.insert_all(connection, vec![rows]).await {
+        match statements.change_all(connection, vec![rows, gone]).await {
             Ok(()) => Ok(()),
             // Whether it was stored does not matter: it can be written again.
             Err(error) => Err(self.undo(connection, error, None).await),
@@ -235,7 +173,7 @@ impl Inner {
         &self,
         connection: &mut SqliteConnection,
         error: sqlx::Error,
-        batch: Option<(i64, Option<(&Write, &Receipt)>)>,
+        batch: Option<Trace<'_>>,
     ) -> StoreError {
         let reason: Arc<str> = error.to_string().into();
         // Fails if SQLite has rolled back already. That is asked again below: a transaction that is
@@ -250,16 +188,29 @@ impl Inner {
     async fn is_absent(
         &self,
         connection: &mut SqliteConnection,
-        batch: Option<(i64, Option<(&Write, &Receipt)>)>,
+        batch: Option<Trace<'_>>,
     ) -> Result<bool, ()> {
         let mut transaction = connection.begin().await.map_err(drop)?;
-        let Some((first_off, receipt)) = batch else { return Ok(true) };
+        let Some(batch) = batch else { return Ok(true) };
         let newest: Option<i64> = sqlx::query_scalar("SELECT max(off) FROM journal")
             .fetch_one(&mut *transaction)
             .await
             .map_err(drop)?;
-        let Some((write, receipt)) = receipt else { return Ok(newest.unwrap_or(0) < first_off) };
-        // A batch may consist of receipts only.
+        if newest.unwrap_or(0) >= batch.first_off {
+            return Ok(false);
+        }
+        // A batch may consist of effects only, or of receipts.
+        if let Some(id) = batch.effect {
+            let same: Option<i64> = sqlx::query_scalar("SELECT 1 FROM outbox WHERE id = ?")
+                .bind(&id.0[..])
+                .fetch_optional(&mut *transaction)
+                .await
+                .map_err(drop)?;
+            if same.is_some() {
+                return Ok(false);
+            }
+        }
+        let Some((write, receipt)) = batch.receipt else { return Ok(true) };
         let same: Option<i64> = sqlx::query_scalar(
             "SELECT 1 FROM receipt r JOIN entity e ON e.no = r.entity \
              WHERE e.journal = ? AND e.id = ? AND r.key = ? AND r.request_hash = ? \
@@ -273,8 +224,28 @@ impl Inner {
         .fetch_optional(&mut *transaction)
         .await
         .map_err(drop)?;
-        Ok(newest.unwrap_or(0) < first_off && same.is_none())
+        Ok(same.is_none())
     }
+}
+
+/// Whether every step follows its group's position.
+async fn check_steps(
+    connection: &mut SqliteConnection,
+    steps: &[Step<'_>],
+) -> Result<(), StoreError> {
+    for step in steps {
+        let off: Option<i64> =
+            sqlx::query_scalar("SELECT off FROM position WHERE grp = ? AND part = ?")
+                .bind(step.place.group)
+                .bind(i64::from(step.place.partition.0))
+                .fetch_optional(&mut *connection)
+                .await
+                .map_err(fault::read)?;
+        if off.unwrap_or(0) as u64 != step.expected_off {
+            return Err(step.moved());
+        }
+    }
+    Ok(())
 }
 
 fn refusal(write: &Write, reason: Arc<str>) -> StoreError {
@@ -286,25 +257,5 @@ fn refused(write: &Write, error: StoreError) -> StoreError {
     match error {
         StoreError::Corrupt { reason } => refusal(write, reason),
         other => other,
-    }
-}
-
-impl Draft {
-    fn event(&mut self, no: i64, seq: u64, off: i64, type_no: i64, at_ms: u64, event: &Message) {
-        let sealed = seal(&[no as u64, seq, at_ms, type_no as u64], &event.data);
-        // A copy: the guest's buffer may be much larger than the event.
-        let data = bytes::Bytes::copy_from_slice(&event.data);
-        self.tables[EVENTS].push([
-            Value::Int(off),
-            Value::Int(no),
-            Value::Int(seq as i64),
-            Value::Int(at_ms as i64),
-            Value::Int(type_no),
-            Value::Blob(sealed),
-        ]);
-        let event = Message { type_name: event.type_name.clone(), data };
-        let bytes = event.data.len();
-        let event = Some(StoredEvent { seq: Seq(seq), at_ms, event });
-        self.tail.push((no, Row { seq, off, bytes, event }));
     }
 }
