@@ -1,12 +1,13 @@
 //! The statement that stores a batch.
 
 use std::collections::HashMap;
-use std::sync::LazyLock;
+use std::sync::OnceLock;
 
 use sqlx::{Connection, PgConnection};
 use tokio::time::{Instant, timeout};
 
 use crate::journal::error::StoreError;
+use crate::journal::postgres::aside::{Aside, Sections};
 use crate::journal::postgres::draft::{Draft, conflict};
 use crate::journal::postgres::fault::{self, Fault};
 use crate::journal::postgres::sweep::Superfluous;
@@ -20,10 +21,9 @@ use crate::words::{Epoch, Seq, Shard, clock};
 /// The rows of a shard are stored if `fence` could take its row; nothing is stored if an entity is not at
 /// the number that its write comes after. The fence is an UPDATE, which waits for whoever changes the row
 /// and then looks at it again; a check without a lock would let two writers pass.
-macro_rules! append {
-    ($moved:literal, $unless:literal, $parts:literal, $answer:literal) => {
-        concat!(
-            "\
+///
+/// What stands in braces is nothing for a batch of events, snapshots and receipts alone.
+const APPEND: &str = "\
 WITH want AS (
     SELECT * FROM unnest($1::int[], $2::bigint[], $3::bigint[], $4::bigint[])
         AS t (shard_id, epoch, events, known)
@@ -38,14 +38,10 @@ WITH want AS (
         SELECT j.seq FROM journal j
         WHERE j.shard_id = h.shard_id AND j.journal = h.journal AND j.id = h.id
         ORDER BY j.seq DESC LIMIT 1), 0)
-)",
-            $moved,
-            ", fence AS (
+){MOVED}, fence AS (
     UPDATE shard s SET next_off = s.next_off + w.events FROM want w
     WHERE s.shard_id = ANY($1) AND s.shard_id = w.shard_id AND s.epoch = w.epoch
-        AND s.owner IS NOT NULL AND s.next_off >= w.known AND NOT EXISTS (SELECT 1 FROM wrong)",
-            $unless,
-            "
+        AND s.owner IS NOT NULL AND s.next_off >= w.known AND NOT EXISTS (SELECT 1 FROM wrong){UNLESS}
     RETURNING s.shard_id, s.epoch, s.next_off, s.next_off - w.events AS base
 ), events AS (
     INSERT INTO journal (shard_id, journal, id, seq, off, epoch, at_ms, type, data)
@@ -78,33 +74,35 @@ WITH want AS (
     JOIN fence f ON f.shard_id = e.shard_id AND f.epoch = e.epoch
     ON CONFLICT (shard_id, journal, id, key) DO UPDATE SET request_hash = excluded.request_hash,
         reply = excluded.reply, expires_at_ms = excluded.expires_at_ms
-)",
-            $parts,
-            "
+){PARTS}
 SELECT TRUE, f.shard_id::bigint, f.epoch, f.next_off FROM fence f
-UNION ALL SELECT FALSE, w.place, 0, 0 FROM wrong w",
-            $answer
-        )
-    };
-}
+UNION ALL SELECT FALSE, w.place, 0, 0 FROM wrong w{ANSWER}";
 
-const APPEND: &str = append!("", "", "", "");
-
-/// The parameters of [`APPEND`].
+/// The parameters of [`APPEND`] itself.
 const APPEND_PARAMETERS: usize = 37;
 
-/// The same for a batch that stores more than events, snapshots and receipts. Nothing is stored if a group is not
-/// at the place that a step of it begins at.
-static APPEND_MORE: LazyLock<String> = LazyLock::new(|| {
-    let text = append!(
-        "MOVED",
-        " AND NOT EXISTS (SELECT 1 FROM moved)",
-        "PARTS",
-        " UNION ALL SELECT FALSE, -m.place, 0, 0 FROM moved m"
-    );
-    let (parts, steps) = aside::parts(APPEND_PARAMETERS);
-    text.replace("MOVED", aside::MOVED).replace("STEPS", &steps).replace("PARTS", &parts)
-});
+/// The statement with these sections of what is stored beside events. Nothing is stored if a group is not at the
+/// place that a step of it begins at.
+pub fn text(sections: Sections) -> &'static str {
+    static TEXTS: [OnceLock<String>; Sections::COMBINATIONS] =
+        [const { OnceLock::new() }; Sections::COMBINATIONS];
+    TEXTS[sections.0].get_or_init(|| {
+        let parts = aside::parts(sections, APPEND_PARAMETERS);
+        let (moved, unless, answer) = match &parts.moved {
+            Some(moved) => (
+                moved.as_str(),
+                " AND NOT EXISTS (SELECT 1 FROM moved)",
+                " UNION ALL SELECT FALSE, -m.place, 0, 0 FROM moved m",
+            ),
+            None => ("", "", ""),
+        };
+        APPEND
+            .replace("{MOVED}", moved)
+            .replace("{UNLESS}", unless)
+            .replace("{PARTS}", &parts.text)
+            .replace("{ANSWER}", answer)
+    })
+}
 
 /// A connection that only commits, and what was acknowledged through it.
 #[derive(Default)]
@@ -330,8 +328,8 @@ async fn append(
     let want_epochs: Vec<i64> = wants.iter().map(|want| want.fence.epoch.0 as i64).collect();
     let want_events: Vec<i64> = wants.iter().map(|want| want.events).collect();
     let want_known: Vec<i64> = wants.iter().map(|want| lane.known(want.fence.shard)).collect();
-    let text = if draft.aside.is_some() { APPEND_MORE.as_str() } else { APPEND };
-    let mut query = sqlx::query_as::<_, (bool, i64, i64, i64)>(text)
+    let sections = draft.aside.as_ref().map_or(Sections::default(), Aside::sections);
+    let mut query = sqlx::query_as::<_, (bool, i64, i64, i64)>(text(sections))
         .bind(want_shards)
         .bind(want_epochs)
         .bind(want_events)

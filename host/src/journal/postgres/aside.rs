@@ -1,6 +1,6 @@
 //! What a batch stores beside events: more parts for the statement, and the columns of their rows.
 //!
-//! A batch without any takes the shorter statement.
+//! The statement has the sections that the batch needs, so that a plain batch costs nothing more.
 
 use sqlx::Postgres;
 use sqlx::encode::Encode;
@@ -13,9 +13,26 @@ use crate::journal::store::views::indexed;
 use crate::journal::store::{EffectId, Fence};
 use crate::words::Address;
 
+/// Parts that come together, as bits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sections(pub usize);
+
+impl Sections {
+    pub const COMBINATIONS: usize = 16;
+    const EFFECTS: Self = Self(1);
+    const TIMERS: Self = Self(2);
+    const GROUPS: Self = Self(4);
+    const VIEWS: Self = Self(8);
+
+    fn contains(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
+}
+
 /// What is done with rows: the types and names of their columns, and the statement, in which `ROWS` stands for
 /// the rows whose fences hold.
 struct Part {
+    section: Sections,
     name: &'static str,
     columns: &'static str,
     statement: &'static str,
@@ -26,6 +43,7 @@ const FENCE_COLUMNS: &str = "int shard_id, bigint epoch";
 
 const PARTS: [Part; PART_COUNT] = [
     Part {
+        section: Sections::EFFECTS,
         name: "effects",
         columns: "bytea effect, bytea journal, bytea id, bytea call",
         statement: "INSERT INTO outbox (shard_id, effect, journal, id, call, tries, due_ms, error, parked) \
@@ -33,17 +51,20 @@ const PARTS: [Part; PART_COUNT] = [
             ON CONFLICT (shard_id, effect) DO NOTHING",
     },
     Part {
+        section: Sections::EFFECTS,
         name: "effects_changed",
         columns: "bytea effect, bigint tries, bigint due_ms, bytea error, bigint parked",
         statement: "UPDATE outbox o SET tries = e.tries::int, due_ms = e.due_ms, error = e.error, \
             parked = (e.parked = 1) FROM ROWS WHERE o.shard_id = e.shard_id AND o.effect = e.effect",
     },
     Part {
+        section: Sections::EFFECTS,
         name: "effects_done",
         columns: "bytea effect",
         statement: "DELETE FROM outbox o USING ROWS WHERE o.shard_id = e.shard_id AND o.effect = e.effect",
     },
     Part {
+        section: Sections::TIMERS,
         name: "timers",
         columns: "bytea journal, bytea id, bytea name, bigint due_ms, bigint every_ms, bytea method, \
             bytea payload, bytea token",
@@ -55,12 +76,14 @@ const PARTS: [Part; PART_COUNT] = [
             token = excluded.token, tries = excluded.tries, error = excluded.error",
     },
     Part {
+        section: Sections::TIMERS,
         name: "timers_gone",
         columns: "bytea journal, bytea id, bytea name",
         statement: "DELETE FROM timer t USING ROWS WHERE t.shard_id = e.shard_id AND t.journal = e.journal \
             AND t.id = e.id AND t.name = e.name",
     },
     Part {
+        section: Sections::TIMERS,
         name: "timers_later",
         columns: "bytea journal, bytea id, bytea name, bytea token, bigint due_ms, bigint tries, bytea error",
         statement: "UPDATE timer t SET due_ms = e.due_ms, tries = e.tries::int, error = e.error FROM ROWS \
@@ -68,6 +91,7 @@ const PARTS: [Part; PART_COUNT] = [
             AND t.token = e.token",
     },
     Part {
+        section: Sections::TIMERS,
         name: "forgotten_before",
         columns: "bytea journal, bytea id, bigint before",
         statement: "INSERT INTO forgotten AS o (shard_id, journal, id, before) \
@@ -75,12 +99,14 @@ const PARTS: [Part; PART_COUNT] = [
             ON CONFLICT (shard_id, journal, id) DO UPDATE SET before = greatest(o.before, excluded.before)",
     },
     Part {
+        section: Sections::GROUPS,
         name: "steps",
         columns: "bigint part, bytea grp, bigint expected, bigint off",
         statement: "INSERT INTO consumed (grp, shard_id, off) SELECT e.grp, e.part::int, e.off FROM ROWS \
             ON CONFLICT (grp, shard_id) DO UPDATE SET off = excluded.off",
     },
     Part {
+        section: Sections::GROUPS,
         name: "laggards",
         columns: "bigint part, bytea grp, bytea journal, bytea id, bigint seq, bigint tries, bigint due_ms, \
             bytea error, bigint parked",
@@ -91,12 +117,14 @@ const PARTS: [Part; PART_COUNT] = [
             parked = excluded.parked",
     },
     Part {
+        section: Sections::GROUPS,
         name: "laggards_gone",
         columns: "bigint part, bytea grp, bytea journal, bytea id",
         statement: "DELETE FROM laggard l USING ROWS WHERE l.grp = e.grp AND l.shard_id = e.part::int \
             AND l.journal = e.journal AND l.id = e.id",
     },
     Part {
+        section: Sections::VIEWS,
         name: "view_rows",
         columns: "bytea view, bytea key, bytea type, bytea data",
         statement: "INSERT INTO view_row (view, key, type, data) \
@@ -104,18 +132,21 @@ const PARTS: [Part; PART_COUNT] = [
             ON CONFLICT (view, key) DO UPDATE SET type = excluded.type, data = excluded.data",
     },
     Part {
+        section: Sections::VIEWS,
         name: "view_rows_gone",
         columns: "bytea view, bytea key",
         statement: "DELETE FROM view_row r USING ROWS WHERE r.view = e.view AND r.key = e.key",
     },
     Part {
         // `fields` has every name that the row still has a value for, between zero bytes.
+        section: Sections::VIEWS,
         name: "view_values_gone",
         columns: "bytea view, bytea key, bytea fields",
         statement: "DELETE FROM view_value v USING ROWS WHERE v.view = e.view AND v.key = e.key \
             AND position('\\x00'::bytea || v.field || '\\x00'::bytea IN e.fields) = 0",
     },
     Part {
+        section: Sections::VIEWS,
         name: "view_values",
         columns: "bytea view, bytea key, bytea field, bytea value",
         statement: "INSERT INTO view_value (view, key, field, value) \
@@ -141,7 +172,7 @@ const VIEW_VALUES_GONE: usize = 12;
 const VIEW_VALUES: usize = 13;
 
 /// Of groups that are elsewhere: refuses the batch as `wrong` does. `STEPS` stands for the steps.
-pub const MOVED: &str = "\
+const MOVED: &str = "\
 , moved AS (
     SELECT e.place FROM STEPS
     JOIN shard s ON s.shard_id = e.shard_id AND s.epoch = e.epoch AND s.owner IS NOT NULL
@@ -150,12 +181,20 @@ pub const MOVED: &str = "\
         SELECT c.off FROM consumed c WHERE c.grp = e.grp AND c.shard_id = e.part::int), 0)
 )";
 
-/// The parts' text, whose parameters come after `last`; and what stands for `STEPS`.
-pub fn parts(last: usize) -> (String, String) {
+pub struct Parts {
+    pub text: String,
+    /// With steps of groups: what refuses them.
+    pub moved: Option<String>,
+}
+
+/// The text of sections, whose parameters come after `last`.
+pub fn parts(sections: Sections, last: usize) -> Parts {
     let mut next = last;
-    let mut text = String::new();
-    let mut steps = String::new();
+    let mut parts = Parts { text: String::new(), moved: None };
     for (number, part) in PARTS.iter().enumerate() {
+        if !sections.contains(part.section) {
+            continue;
+        }
         let columns = format!("{FENCE_COLUMNS}, {}", part.columns);
         let columns: Vec<(&str, &str)> =
             columns.split(", ").filter_map(|column| column.split_once(' ')).collect();
@@ -169,15 +208,16 @@ pub fn parts(last: usize) -> (String, String) {
         let names: Vec<&str> = columns.iter().map(|(_, name)| *name).collect();
         let (arrays, names) = (arrays.join(", "), names.join(", "));
         if number == STEPS {
-            steps = format!("unnest({arrays}) WITH ORDINALITY AS e ({names}, place)");
+            let steps = format!("unnest({arrays}) WITH ORDINALITY AS e ({names}, place)");
+            parts.moved = Some(MOVED.replace("STEPS", &steps));
         }
         let rows = format!(
             "unnest({arrays}) AS e ({names}) JOIN fence f ON f.shard_id = e.shard_id AND f.epoch = e.epoch"
         );
         let statement = part.statement.replace("ROWS", &rows);
-        text += &format!(", {} AS ({statement})", part.name);
+        parts.text += &format!(", {} AS ({statement})", part.name);
     }
-    (text, steps)
+    parts
 }
 
 enum Cell {
@@ -361,12 +401,22 @@ impl Aside {
         }
     }
 
-    /// Adds the parameters of the parts, in their order.
+    /// Those that have rows.
+    pub fn sections(&self) -> Sections {
+        let with_rows = PARTS.iter().zip(&self.0).filter(|(_, rows)| !rows.shards.is_empty());
+        with_rows.fold(Sections::default(), |all, (part, _)| Sections(all.0 | part.section.0))
+    }
+
+    /// Adds the parameters of the sections, in the order of their parts.
     pub fn bind<'q, O>(
         &'q self,
         mut query: QueryAs<'q, Postgres, O, PgArguments>,
     ) -> QueryAs<'q, Postgres, O, PgArguments> {
+        let sections = self.sections();
         for (part, rows) in PARTS.iter().zip(&self.0) {
+            if !sections.contains(part.section) {
+                continue;
+            }
             query = query.bind(&rows.shards).bind(&rows.epochs);
             for (place, column) in part.columns.split(", ").enumerate() {
                 let cells = rows.columns.get(place);

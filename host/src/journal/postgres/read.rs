@@ -82,7 +82,7 @@ pub async fn events(
          LATERAL (SELECT seq, at_ms, type, data, sum(octet_length(type) + octet_length(data)) \
             OVER (ORDER BY seq ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS before \
             FROM journal r WHERE r.shard_id = e.shard_id AND r.journal = e.journal \
-            AND r.id = e.id AND r.seq >= e.first AND r.seq < e.first + $5 ORDER BY r.seq LIMIT $5) p \
+            AND r.id = e.id AND r.seq >= e.first ORDER BY r.seq LIMIT $5) p \
          WHERE p.before IS NULL OR p.before < $6 ORDER BY p.seq",
     ))
     .bind(inner.holdings.shard_of(address).0 as i32)

@@ -177,7 +177,8 @@ impl Inner {
     }
 }
 
-async fn find(
+/// Whether an evidence is there, if there can be any.
+pub async fn find(
     connection: &mut PgConnection,
     fence: Fence,
     evidence: &Evidence<'_>,

@@ -1,6 +1,8 @@
 //! The store against real servers: a private one for this process, and some of their own for tests that
 //! kill them.
 
+mod functions;
+
 use sqlx::Executor;
 
 use super::server::Server;

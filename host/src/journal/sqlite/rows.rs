@@ -114,12 +114,17 @@ impl Table {
                 8,
                 ")",
             ),
-            Table::TimerGone => ("DELETE FROM timer WHERE (entity, name) IN (VALUES ", 2, ")"),
+            Table::TimerGone => (
+                "DELETE FROM timer WHERE (entity, name) IN (SELECT t.entity, t.name FROM (VALUES ",
+                2,
+                ") v CROSS JOIN timer t ON t.entity = v.column1 AND t.name = v.column2)",
+            ),
             Table::TimerLater => (
                 "UPDATE timer SET due_ms = v.column5, tries = v.column6, error = v.column7 FROM (VALUES ",
                 7,
-                ") v CROSS JOIN entity e ON e.journal = v.column1 AND e.id = v.column2 \
-                 WHERE timer.entity = e.no AND timer.name = v.column3 AND timer.token = v.column4",
+                ") v WHERE timer.entity = \
+                 (SELECT no FROM entity e WHERE e.journal = v.column1 AND e.id = v.column2) \
+                 AND timer.name = v.column3 AND timer.token = v.column4",
             ),
             Table::Forgotten => (
                 "INSERT INTO forgotten (entity, before) VALUES ",
@@ -133,16 +138,27 @@ impl Table {
                 9,
                 "",
             ),
-            Table::LaggardGone => {
-                ("DELETE FROM laggard WHERE (grp, part, journal, id) IN (VALUES ", 4, ")")
-            }
+            Table::LaggardGone => (
+                "DELETE FROM laggard WHERE (grp, part, journal, id) IN \
+                 (SELECT l.grp, l.part, l.journal, l.id FROM (VALUES ",
+                4,
+                ") v CROSS JOIN laggard l ON l.grp = v.column1 AND l.part = v.column2 \
+                 AND l.journal = v.column3 AND l.id = v.column4)",
+            ),
             Table::ViewRow => {
                 ("INSERT OR REPLACE INTO view_row (view, key, type, data) VALUES ", 4, "")
             }
-            Table::ViewRowGone => ("DELETE FROM view_row WHERE (view, key) IN (VALUES ", 2, ")"),
-            Table::ViewValueGone => {
-                ("DELETE FROM view_value WHERE (view, key) IN (VALUES ", 2, ")")
-            }
+            Table::ViewRowGone => (
+                "DELETE FROM view_row WHERE (view, key) IN (SELECT r.view, r.key FROM (VALUES ",
+                2,
+                ") v CROSS JOIN view_row r ON r.view = v.column1 AND r.key = v.column2)",
+            ),
+            Table::ViewValueGone => (
+                "DELETE FROM view_value WHERE (view, key, field) IN \
+                 (SELECT o.view, o.key, o.field FROM (VALUES ",
+                2,
+                ") v CROSS JOIN view_value o ON o.view = v.column1 AND o.key = v.column2)",
+            ),
             Table::ViewValue => {
                 ("INSERT OR REPLACE INTO view_value (view, key, field, value) VALUES ", 4, "")
             }
@@ -262,6 +278,37 @@ impl Value {
             Value::Text(text) => add(arguments, text),
             Value::Blob(bytes) => add(arguments, bytes),
             Value::Null => add(arguments, None::<i64>),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sqlx::{Connection, Row};
+
+    use super::*;
+
+    /// However full the tables are.
+    #[tokio::test]
+    async fn no_statement_scans_a_table() {
+        let mut connection = SqliteConnection::connect(":memory:").await.unwrap();
+        let migrations = sqlx::migrate!("migrations/sqlite");
+        migrations.run_direct(None, &mut connection, false).await.unwrap();
+        for table in Table::ALL {
+            let shape = Shape { table, rows: 2, first: false, last: false };
+            let text = format!("EXPLAIN QUERY PLAN {}", Statements::default().text(shape));
+            let mut arguments = SqliteArguments::default();
+            for _ in 0..2 * table.parts().1 {
+                Value::Int(1).bind(&mut arguments).unwrap();
+            }
+            let plan = sqlx::query_with(AssertSqlSafe(text), arguments);
+            for row in plan.fetch_all(&mut connection).await.unwrap() {
+                let step: String = row.get("detail");
+                let names =
+                    ["timer", "outbox", "entity", "segment", "laggard", "view_", "position"];
+                let scans = names.iter().any(|name| step.starts_with(&format!("SCAN {name}")));
+                assert!(!scans, "{table:?}: {step}");
+            }
         }
     }
 }

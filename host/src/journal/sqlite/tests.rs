@@ -1,5 +1,7 @@
 //! What only SQLite can do wrong: files, locks, damage, full disks, and crashes while packing.
 
+mod functions;
+
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::Path;
 use std::time::Duration;
