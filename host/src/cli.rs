@@ -10,6 +10,9 @@ mod args;
 mod call;
 mod check;
 mod cluster;
+mod confirm;
+mod consumers;
+mod dead_letters;
 mod deploy;
 mod doctor;
 mod entity;
@@ -62,6 +65,8 @@ fn run(command: Command, out: &Output) -> Result<(), Failed> {
         Command::Services(args) => on_runtime(services::run(args, out)),
         Command::Call(args) => on_runtime(call::run(args, out)),
         Command::Entity(command) => on_runtime(entity::run(command, out)),
+        Command::Consumers(command) => on_runtime(consumers::run(command, out)),
+        Command::DeadLetters(command) => on_runtime(dead_letters::run(command, out)),
         Command::Cluster(command) => on_runtime(cluster::run(command, out)),
         Command::Store(StoreCommand::Copy(args)) => on_runtime(store::copy(args, out)),
         Command::Doctor(args) => on_runtime(doctor::run(args, out)),

@@ -19,6 +19,8 @@ pub mod action;
 
 pub mod cluster;
 
+pub mod consumer;
+
 pub mod router;
 
 pub mod gateway;

@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::action::Actions;
 use crate::cluster::Cluster;
+use crate::consumer::{Consumers, Views};
 use crate::entity::{Caller, Entities, EntitiesConfig};
 use crate::gateway::admin::{About, Admin, AdminBackend, Readiness};
 use crate::gateway::server::{self, ServerOptions};
@@ -204,13 +205,17 @@ impl Node {
             None => Router::local(entities.clone()),
         };
         let actions = Actions::new(registry.clone(), metrics.clone());
-        let callers = Callers::new(registry.clone(), &router, actions.downgrade());
+        let views = Views::new(journal.clone());
+        let callers = Callers::new(registry.clone(), &router, actions.downgrade(), views.clone());
         let callers: Arc<dyn Caller> = Arc::new(callers);
         actions.calls_through(callers.clone());
-        entities.set_caller(callers);
+        entities.set_caller(callers.clone());
+        let consumers =
+            Consumers::start(&registry, &journal, callers, views.clone(), metrics.clone());
         let admin = Admin {
             registry: registry.clone(),
             entities: entities.clone(),
+            consumers,
             journal,
             metrics: metrics.clone(),
             readiness: Readiness::default(),
@@ -241,7 +246,7 @@ impl Node {
         let member = member.map(|member| member.serve(&admin));
         let services_port = Port::serve(
             services_listener,
-            Services::new(registry, router, actions.clone())
+            Services::new(registry, router, actions.clone(), views)
                 .healthy_until(admin.readiness.draining()),
             ServerOptions {
                 tls,
@@ -279,6 +284,7 @@ impl Node {
         if let Some(member) = &member {
             member.drain().await;
         }
+        admin.consumers.stop();
         services_port.stop.cancel();
         // Actions first: what they call may be entities.
         if tokio::time::timeout(limits::STREAM_DRAIN_MAX, actions.drain()).await.is_err() {
@@ -302,6 +308,7 @@ impl Node {
         let Self { admin, actions, member, services_port, admin_port, .. } = self;
         admin.readiness.drain();
         actions.stop();
+        admin.consumers.stop();
         if let Some(member) = &member {
             member.abandon();
         }

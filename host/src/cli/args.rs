@@ -62,6 +62,12 @@ pub enum Command {
     /// Look at entities: their journals, their state, then and now.
     #[command(subcommand)]
     Entity(EntityCommand),
+    /// Look at who consumes event logs, and help those that are stuck.
+    #[command(subcommand)]
+    Consumers(ConsumersCommand),
+    /// Look at effects that were given up, and retry or drop them.
+    #[command(subcommand, name = "dead-letters")]
+    DeadLetters(DeadLettersCommand),
     /// Look at a cluster, and take nodes out of it.
     #[command(subcommand)]
     Cluster(ClusterCommand),
@@ -438,6 +444,13 @@ pub struct ClusterDrainArgs {
     #[command(flatten)]
     pub port: AdminPort,
 }
+
+mod functions;
+
+pub use functions::{
+    ConsumeFrom, ConsumersCommand, ConsumersListArgs, ConsumersResetArgs, ConsumersSkipArgs,
+    DeadLetterArgs, DeadLettersCommand, DeadLettersListArgs,
+};
 
 #[derive(Debug, Subcommand)]
 pub enum StoreCommand {

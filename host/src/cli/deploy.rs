@@ -1,6 +1,6 @@
 //! `stead deploy`, `versions` and `rollback`: what is live, and how it came to be.
 
-use std::io::{BufRead, IsTerminal, Write};
+use std::io::IsTerminal;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Value, json};
@@ -9,6 +9,7 @@ use stead_proto::admin::v1::upload_module_request::Part;
 
 use crate::cli::admin::Admin;
 use crate::cli::args::{DeployArgs, RollbackArgs, VersionsArgs};
+use crate::cli::confirm::confirm;
 use crate::cli::examples;
 use crate::cli::failed::Failed;
 use crate::cli::module_file::ModuleFile;
@@ -164,19 +165,7 @@ fn confirm_removals(changes: &[api::Change], yes: bool) -> Result<(), Failed> {
         return Ok(());
     }
     let removed = removed.join(", ");
-    if !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal() {
-        return Err(Failed::usage(format!(
-            "this removes {removed}; pass --yes if you mean it, or see --plan; nothing was changed"
-        )));
-    }
-    let mut stderr = std::io::stderr().lock();
-    let _ = write!(stderr, "this removes {removed}; go on? [y/N] ").and_then(|()| stderr.flush());
-    let mut answer = String::new();
-    let _ = std::io::stdin().lock().read_line(&mut answer);
-    match answer.trim().to_lowercase().as_str() {
-        "y" | "yes" => Ok(()),
-        _ => Err(Failed::local("not deployed; nothing was changed")),
-    }
+    confirm(&format!("this removes {removed}"), "see --plan")
 }
 
 fn print_changes(changes: &[api::Change], out: &Output) {

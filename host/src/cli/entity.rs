@@ -119,6 +119,14 @@ fn described(entity: &api::Entity, out: &Output) -> String {
         false => "cold".into(),
     };
     lines.push(("memory", memory));
+    for (place, timer) in entity.timers.iter().enumerate() {
+        let name = if place == 0 { "timers" } else { "" };
+        lines.push((name, timer_line(timer)));
+    }
+    for (place, effect) in entity.effects.iter().enumerate() {
+        let name = if place == 0 { "effects" } else { "" };
+        lines.push((name, effect_line(effect)));
+    }
     if let Some(crash) = &entity.last_crash {
         let when = render::time(crash.time.as_ref()).unwrap_or_default();
         lines.push(("last crash", format!("{when} {} during {}", crash.what, crash.during)));
@@ -136,6 +144,28 @@ fn described(entity: &api::Entity, out: &Output) -> String {
         format!("{name}{}", printable(&value))
     };
     lines.into_iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+fn timer_line(timer: &api::EntityTimer) -> String {
+    let due = render::time(timer.due_time.as_ref()).unwrap_or_default();
+    let every = render::millis(timer.every.as_ref()).map(|ms| format!(", every {ms} ms"));
+    let failed = match timer.tries {
+        0 => String::new(),
+        tries => format!("; failed {tries} times: {}", timer.error),
+    };
+    format!("{} {} at {due}{}{failed}", timer.name, timer.method, every.unwrap_or_default())
+}
+
+fn effect_line(effect: &api::Effect) -> String {
+    let what = format!("{}/{}", effect.service, effect.method);
+    match (effect.tries, effect.dead_letter) {
+        (0, _) => format!("{what} is on its way"),
+        (tries, false) => {
+            let next = render::time(effect.next_try_time.as_ref()).unwrap_or_default();
+            format!("{what} failed {tries} times, next at {next}: {}", effect.error)
+        }
+        (tries, true) => format!("{what} was given up after {tries} tries: {}", effect.error),
+    }
 }
 
 fn if_any(text: &str, otherwise: &str) -> String {

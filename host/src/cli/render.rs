@@ -103,6 +103,33 @@ pub fn entity_summary(entity: &api::EntitySummary) -> Value {
     })
 }
 
+pub fn effect(effect: &api::Effect) -> Value {
+    json!({
+        "id": effect.id,
+        "journal": effect.journal,
+        "entity_id": effect.entity_id,
+        "service": effect.service,
+        "method": effect.method,
+        "payload_bytes": effect.payload_bytes,
+        "create_time": time(effect.create_time.as_ref()),
+        "tries": effect.tries,
+        "error": effect.error,
+        "next_try_time": time(effect.next_try_time.as_ref()),
+        "dead_letter": effect.dead_letter,
+    })
+}
+
+pub fn timer(timer: &api::EntityTimer) -> Value {
+    json!({
+        "name": timer.name,
+        "due_time": time(timer.due_time.as_ref()),
+        "every_ms": millis(timer.every.as_ref()),
+        "method": timer.method,
+        "tries": timer.tries,
+        "error": timer.error,
+    })
+}
+
 pub fn cluster(cluster: &api::Cluster) -> Value {
     let shards = cluster.shards.unwrap_or_default();
     json!({
@@ -154,6 +181,8 @@ pub fn entity(entity: &api::Entity) -> Value {
         "idle_ms": millis(entity.idle.as_ref()),
         "queued": entity.queued,
         "last_crash": entity.last_crash.as_ref().map(crash),
+        "effects": entity.effects.iter().map(effect).collect::<Value>(),
+        "timers": entity.timers.iter().map(timer).collect::<Value>(),
     })
 }
 

@@ -8,6 +8,8 @@ mod auth;
 mod cluster;
 mod entities;
 mod errors;
+mod feed;
+mod functions;
 pub mod json;
 mod modules;
 mod node;
@@ -24,9 +26,10 @@ use bytes::Bytes;
 use http::{Method, Request, Response};
 use hyper::body::Incoming;
 use prost::Message;
-use prost_reflect::DescriptorPool;
+use prost_reflect::{DescriptorPool, MethodDescriptor};
 use stead_proto::admin::v1 as api;
 
+use crate::consumer::Consumers;
 use crate::entity::Entities;
 use crate::gateway::backend::{Backend, CallContext};
 use crate::gateway::body::Body;
@@ -34,9 +37,9 @@ use crate::gateway::route::{Endpoint, Routes, Target};
 use crate::gateway::{health, reflection};
 use crate::journal::Journal;
 use crate::registry::Registry;
-use crate::words::Status;
 use crate::words::config::Secret;
 use crate::words::telemetry::Metrics;
+use crate::words::{Address, Status};
 
 pub use cluster::Membership;
 pub use modules::describe_service;
@@ -50,6 +53,7 @@ const SERVICE: &str = "stead.admin.v1.Admin";
 pub struct Admin {
     pub registry: Registry,
     pub entities: Entities,
+    pub consumers: Consumers,
     pub journal: Journal,
     pub metrics: Metrics,
     pub readiness: Readiness,
@@ -63,6 +67,7 @@ pub struct AdminBackend {
     admin: Admin,
     gate: auth::Gate,
     uploads: upload::Uploads,
+    feeds: feed::Feeds,
     pool: DescriptorPool,
     routes: Arc<Routes>,
 }
@@ -72,6 +77,7 @@ impl AdminBackend {
         let pool = DescriptorPool::decode(stead_proto::DESCRIPTORS)?;
         Ok(Self {
             uploads: upload::Uploads::new(admin.registry.clone()),
+            feeds: feed::Feeds::new(admin.clone()),
             gate: auth::Gate::new(token),
             routes: Arc::new(routes(&pool)),
             admin,
@@ -82,7 +88,10 @@ impl AdminBackend {
 
 fn routes(pool: &DescriptorPool) -> Routes {
     let methods = pool.get_service_by_name(SERVICE).into_iter().flat_map(|service| {
-        service.methods().filter(|method| !method.is_client_streaming()).collect::<Vec<_>>()
+        let is_unary = |method: &MethodDescriptor| {
+            !method.is_client_streaming() && !method.is_server_streaming()
+        };
+        service.methods().filter(is_unary).collect::<Vec<_>>()
     });
     Routes::new(methods.map(|method| Endpoint::new(method, Target::Admin)))
 }
@@ -103,6 +112,10 @@ impl Backend for AdminBackend {
             "ListEntities" => run(payload, |request| admin.list_entities_of_all(request)).await,
             "GetEntity" => admin.get_entity_where_it_is(payload).await,
             "Passivate" => admin.passivate_where_it_is(payload).await,
+            "RetryDeadLetter" => admin.retry_dead_letter_where_it_is(payload).await,
+            "DropDeadLetter" => admin.drop_dead_letter_where_it_is(payload).await,
+            "SkipEvent" => admin.skip_event_where_it_is(payload).await,
+            "ResetConsumer" => run(payload, |request| admin.reset_consumer_of_all(request)).await,
             method => admin.answer(method, payload).await,
         }
     }
@@ -126,6 +139,10 @@ impl Backend for AdminBackend {
                 Ok(self.uploads.put(request, &self.pool).await)
             }
             upload::GRPC_PATH if upload::is_grpc(&request) => Ok(self.uploads.grpc(request).await),
+            feed::PATH if request.method() == Method::GET => {
+                Ok(self.feeds.sse(&request, &self.pool).await)
+            }
+            feed::GRPC_PATH if upload::is_grpc(&request) => Ok(self.feeds.grpc(request).await),
             path if path.starts_with("/grpc.reflection.") => {
                 Ok(reflection::serve_one(request, SERVICE, self.pool.clone()).await)
             }
@@ -151,6 +168,12 @@ impl Admin {
             "ListEvents" => run(payload, |request| self.list_events(request)).await,
             "GetState" => run(payload, |request| self.get_state(request)).await,
             "Passivate" => run(payload, |request| self.passivate(request)).await,
+            "ListDeadLetters" => run(payload, |request| self.list_dead_letters(request)).await,
+            "RetryDeadLetter" => run(payload, |request| self.retry_dead_letter(request)).await,
+            "DropDeadLetter" => run(payload, |request| self.drop_dead_letter(request)).await,
+            "ListConsumers" => run(payload, |request| self.list_consumers(request)).await,
+            "ResetConsumer" => run(payload, |request| self.reset_consumer(request)).await,
+            "SkipEvent" => run(payload, |request| self.skip_event(request)).await,
             "GetCluster" => run(payload, |request| self.get_cluster(request)).await,
             "DrainNode" => run(payload, |request| self.drain_node(request)).await,
             "GetNode" => run(payload, |request| self.get_node(request)).await,
@@ -161,18 +184,51 @@ impl Admin {
     async fn get_entity_where_it_is(&self, payload: Bytes) -> Result<Bytes, Status> {
         let request: api::GetEntityRequest = decoded(payload)?;
         let address = self.address_of(&request.entity_type, &request.id)?;
-        match self.answer_of_owner(&address, "GetEntity", &request).await {
-            Some(answer) => answer,
-            None => Ok(self.get_entity(request).await?.encode_to_vec().into()),
-        }
+        self.where_it_is(&address, "GetEntity", request, |request| self.get_entity(request)).await
     }
 
     async fn passivate_where_it_is(&self, payload: Bytes) -> Result<Bytes, Status> {
         let request: api::PassivateRequest = decoded(payload)?;
         let address = self.address_of(&request.entity_type, &request.id)?;
-        match self.answer_of_owner(&address, "Passivate", &request).await {
+        self.where_it_is(&address, "Passivate", request, |request| self.passivate(request)).await
+    }
+
+    async fn retry_dead_letter_where_it_is(&self, payload: Bytes) -> Result<Bytes, Status> {
+        let request: api::RetryDeadLetterRequest = decoded(payload)?;
+        let source = self.dead_letter(&request.id).await?.source;
+        let retry = |request| self.retry_dead_letter(request);
+        self.where_it_is(&source, "RetryDeadLetter", request, retry).await
+    }
+
+    async fn drop_dead_letter_where_it_is(&self, payload: Bytes) -> Result<Bytes, Status> {
+        let request: api::DropDeadLetterRequest = decoded(payload)?;
+        let source = self.dead_letter(&request.id).await?.source;
+        let drop = |request| self.drop_dead_letter(request);
+        self.where_it_is(&source, "DropDeadLetter", request, drop).await
+    }
+
+    async fn skip_event_where_it_is(&self, payload: Bytes) -> Result<Bytes, Status> {
+        let request: api::SkipEventRequest = decoded(payload)?;
+        let address = self.address_in_group(&request)?;
+        self.where_it_is(&address, "SkipEvent", request, |request| self.skip_event(request)).await
+    }
+
+    /// The answer of the node that holds the entity.
+    async fn where_it_is<I, O, F>(
+        &self,
+        address: &Address,
+        method: &str,
+        request: I,
+        here: impl FnOnce(I) -> F,
+    ) -> Result<Bytes, Status>
+    where
+        I: Message,
+        O: Message,
+        F: Future<Output = Result<O, Status>>,
+    {
+        match self.answer_of_owner(address, method, &request).await {
             Some(answer) => answer,
-            None => Ok(self.passivate(request).await?.encode_to_vec().into()),
+            None => Ok(here(request).await?.encode_to_vec().into()),
         }
     }
 }
@@ -205,7 +261,11 @@ mod tests {
         let bound = |path: &str| routes.by_path.contains_key(path);
         for method in service.methods() {
             let path = format!("/{SERVICE}/{}", method.name());
-            assert_eq!(bound(&path), method.name() != "UploadModule", "{path}");
+            assert_eq!(
+                bound(&path),
+                !["UploadModule", "WatchEvents"].contains(&method.name()),
+                "{path}"
+            );
             let rule = crate::registry::descriptor::http_rule(&method);
             assert_eq!(rule.is_some(), bound(&path), "{path}");
         }

@@ -10,6 +10,7 @@ use hyper::body::Incoming;
 use tokio::sync::watch;
 
 use crate::action::{self, Actions};
+use crate::consumer::Views;
 use crate::entity;
 use crate::gateway::backend::{Backend, CallContext, Streamed};
 use crate::gateway::body::Body;
@@ -23,6 +24,7 @@ pub struct Services {
     registry: Registry,
     router: Router,
     actions: Actions,
+    views: Views,
     routes: ArcSwap<Known>,
     draining: watch::Receiver<bool>,
     /// Without a sender, `draining` would count as ended.
@@ -39,10 +41,11 @@ struct Known {
 }
 
 impl Services {
-    pub fn new(registry: Registry, router: Router, actions: Actions) -> Self {
+    pub fn new(registry: Registry, router: Router, actions: Actions, views: Views) -> Self {
         let routes = ArcSwap::from_pointee(Known::of(&registry.live()));
         let never = watch::Sender::new(false);
-        Self { registry, router, actions, routes, draining: never.subscribe(), _never: never }
+        let draining = never.subscribe();
+        Self { registry, router, actions, views, routes, draining, _never: never }
     }
 
     /// `draining` turns true once, when the node is about to stop: then it is no longer healthy.
@@ -119,6 +122,9 @@ impl Backend for Services {
         if service.kind == Kind::Action {
             let request = action_request(endpoint, service, method, payload, context);
             return self.actions.call(request, None).await;
+        }
+        if service.kind == Kind::View {
+            return self.views.call(service, method, &payload).await;
         }
         self.router
             .call(entity::Request {

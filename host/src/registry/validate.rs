@@ -226,7 +226,7 @@ fn check_type(
 }
 
 /// The kinds that this host runs.
-const KINDS: [Kind; 4] = [Kind::EventSourced, Kind::Value, Kind::Workflow, Kind::Action];
+const KINDS: [Kind; 5] = Kind::ALL;
 
 fn kind(entity_type: &EntityType, interfaces: Interfaces, faults: &mut Faults) -> Option<Kind> {
     let (service, name) = (&entity_type.service, &entity_type.kind);

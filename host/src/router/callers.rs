@@ -7,24 +7,27 @@ use futures_util::future::BoxFuture;
 use bytes::Bytes;
 
 use crate::action::{self, WeakActions};
+use crate::consumer::Views;
 use crate::entity::{Caller, OutCall, Request, WeakEntities};
 use crate::registry::{Kind, Registry};
 use crate::router::{Clustered, Router};
 use crate::words::Status;
 
-/// Reaches functions of every kind: entities through the router, actions in this process.
+/// Reaches functions of every kind: entities through the router, actions in this process, views
+/// in the store.
 pub struct Callers {
     registry: Registry,
     // Entities and actions hold this caller, so it must not keep them alive.
     entities: WeakEntities,
     cluster: Option<Arc<Clustered>>,
     actions: WeakActions,
+    views: Views,
 }
 
 impl Callers {
-    pub fn new(registry: Registry, router: &Router, actions: WeakActions) -> Self {
+    pub fn new(registry: Registry, router: &Router, actions: WeakActions, views: Views) -> Self {
         let (entities, cluster) = (router.entities.downgrade(), router.cluster.clone());
-        Self { registry, entities, cluster, actions }
+        Self { registry, entities, cluster, actions, views }
     }
 
     fn router(&self) -> Option<Router> {
@@ -35,11 +38,11 @@ impl Callers {
 
 impl Caller for Callers {
     fn call(&self, call: OutCall) -> BoxFuture<'static, Result<Bytes, Status>> {
-        let (router, actions) = (self.router(), self.actions.clone());
+        let (router, actions, views) = (self.router(), self.actions.clone(), self.views.clone());
         let (hops, deadline) = (call.hops, call.deadline);
         let request = call.resolve(&self.registry.live());
         Box::pin(async move {
-            let reply = reach(request?, hops, router, actions);
+            let reply = reach(request?, hops, router, actions, views);
             tokio::time::timeout_at(deadline, reply).await.unwrap_or_else(|_| {
                 Err(Status::deadline_exceeded("the call took longer than its deadline allows"))
             })
@@ -52,6 +55,7 @@ async fn reach(
     hops: u32,
     router: Option<Router>,
     actions: WeakActions,
+    views: Views,
 ) -> Result<Bytes, Status> {
     let stopping = || Status::unavailable("the node is stopping; a retry is safe");
     let path = &request.method.path;
@@ -79,8 +83,6 @@ async fn reach(
             };
             actions.call(request, None).await
         }
-        Kind::View => {
-            Err(Status::unimplemented(format!("{path} is of a view, which functions cannot call")))
-        }
+        Kind::View => views.call(&request.service, &request.method, &request.payload).await,
     }
 }

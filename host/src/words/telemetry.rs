@@ -140,12 +140,14 @@ pub struct Metrics {
     pub ownership_faults: Counter,
     pub members_alive: Gauge,
     pub gossip_packets_refused: Family<RefusedLabels, Counter>,
+    pub consumers: ConsumerMetrics,
 }
 
 impl Default for Metrics {
     fn default() -> Self {
         let seconds = || Seconds.new_metric();
         let mut metrics = Self {
+            consumers: ConsumerMetrics::default(),
             registry: Arc::default(),
             commands: Family::default(),
             command_seconds: Family::new_with_constructor(Seconds),
@@ -290,6 +292,7 @@ impl Default for Metrics {
             "Packets between members that were dropped, by reason",
             m.gossip_packets_refused.clone(),
         );
+        m.consumers.register(&mut r);
         metrics.registry = Arc::new(r);
         metrics
     }
@@ -409,6 +412,10 @@ impl CommandMetrics {
             .inc();
     }
 }
+
+mod consumers;
+
+pub use consumers::{ConsumerMetrics, GroupLabels};
 
 impl Metrics {
     /// To be kept beside the method.

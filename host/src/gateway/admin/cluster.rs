@@ -91,11 +91,12 @@ impl Admin {
         Some(membership.peers.admin(owner, at, method, payload, deadline).await)
     }
 
-    /// The same pages of all other nodes. One that does not answer is left out.
-    async fn pages_of_others(
+    /// What all other nodes answer to a request.
+    async fn answers_of_others(
         &self,
-        request: &api::ListEntitiesRequest,
-    ) -> Vec<api::ListEntitiesResponse> {
+        method: &'static str,
+        request: &impl Message,
+    ) -> Vec<(NodeId, Result<Bytes, Status>)> {
         let Some(membership) = self.membership.as_deref() else { return Vec::new() };
         let routes = membership.cluster.routes();
         let members = membership.cluster.status().members;
@@ -107,19 +108,47 @@ impl Admin {
             async move {
                 let address = routes.address(node)?;
                 let deadline = clock::now() + limits::PEER_ADMIN_MAX;
-                let peers = &membership.peers;
-                let answer = peers.admin(node, address, "ListEntities", payload, deadline).await;
-                let page = answer.and_then(|page| {
-                    api::ListEntitiesResponse::decode(page)
-                        .map_err(|error| Status::internal(error.to_string()))
-                });
-                page.inspect_err(|status| {
-                    tracing::warn!(?node, %status, "a node cannot say which entities it has in memory");
-                })
-                .ok()
+                let answer = membership.peers.admin(node, address, method, payload, deadline).await;
+                Some((node, answer))
             }
         };
         join_all(others.map(ask)).await.into_iter().flatten().collect()
+    }
+
+    /// The same pages of all other nodes. One that does not answer is left out.
+    async fn pages_of_others(
+        &self,
+        request: &api::ListEntitiesRequest,
+    ) -> Vec<api::ListEntitiesResponse> {
+        let answers = self.answers_of_others("ListEntities", request).await;
+        let page = |(node, answer): (NodeId, Result<Bytes, Status>)| {
+            let page = answer.and_then(|page| {
+                api::ListEntitiesResponse::decode(page)
+                    .map_err(|error| Status::internal(error.to_string()))
+            });
+            page.inspect_err(|status| {
+                tracing::warn!(?node, %status, "a node cannot say which entities it has in memory");
+            })
+            .ok()
+        };
+        answers.into_iter().filter_map(page).collect()
+    }
+
+    /// Has every node begin again in the partitions that it reads.
+    pub(super) async fn reset_consumer_of_all(
+        &self,
+        request: api::ResetConsumerRequest,
+    ) -> Result<api::ResetConsumerResponse, Status> {
+        let done = self.reset_consumer(request.clone()).await?;
+        for (node, answer) in self.answers_of_others("ResetConsumer", &request).await {
+            if let Err(status) = answer {
+                return Err(Status::unavailable(format!(
+                    "node {node} did not reset its part; a retry is safe: {}",
+                    status.message
+                )));
+            }
+        }
+        Ok(done)
     }
 
     /// A page of all nodes' entities: hot is who is in the memory of any.

@@ -74,10 +74,16 @@ impl Admin {
         let found = self.find(&request.entity_type, &request.id).await?;
         let crash = self.entities.crash(&found.address);
         let hot = self.entities.hot_one(&found.address);
-        if found.loaded.seq == Seq::ZERO && crash.is_none() && hot.is_none() {
+        let (effects, timers) = self.pending(&found.address).await?;
+        let is_unknown = found.loaded.seq == Seq::ZERO
+            && crash.is_none()
+            && hot.is_none()
+            && effects.is_empty()
+            && timers.is_empty();
+        if is_unknown {
             return Err(found.missing());
         }
-        Ok(entity(found, hot, crash))
+        Ok(api::Entity { effects, timers, ..entity(found, hot, crash) })
     }
 
     pub(super) async fn list_events(
@@ -147,6 +153,11 @@ impl Admin {
 
     pub(super) fn address_of(&self, entity_type: &str, id: &str) -> Result<Address, Status> {
         address(&self.registry.live(), entity_type, id)
+    }
+
+    /// A name is that of a live service, or else of a journal.
+    pub(super) fn journal_named(&self, name: &str) -> JournalName {
+        journal_of(&self.registry.live(), name)
     }
 
     async fn find(&self, entity_type: &str, id: &str) -> Result<Found, Status> {
@@ -231,10 +242,12 @@ fn entity(found: Found, hot: Option<HotEntity>, crash: Option<CrashReport>) -> a
             consecutive: crash.consecutive,
             retry_time: crash.retry_at_ms.map(time::timestamp),
         }),
+        effects: Vec::new(),
+        timers: Vec::new(),
     }
 }
 
-fn event(service: Option<&Service>, stored: StoredEvent) -> api::Event {
+pub(super) fn event(service: Option<&Service>, stored: StoredEvent) -> api::Event {
     let (json, note) = decoded(service, &stored.event);
     api::Event {
         seq: stored.seq.0,

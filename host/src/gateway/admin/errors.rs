@@ -43,6 +43,10 @@ pub fn from_join(error: tokio::task::JoinError) -> Status {
     Status::internal("the host failed to finish this; its log says more")
 }
 
+pub fn to_tonic(status: Status) -> tonic::Status {
+    tonic::Status::new((status.code.number() as i32).into(), status.message)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

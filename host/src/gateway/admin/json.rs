@@ -5,7 +5,8 @@ use prost_reflect::{DescriptorPool, DynamicMessage, SerializeOptions};
 use prost_types::value::Kind;
 use prost_types::{ListValue, Struct, Value};
 
-use crate::words::Message;
+use crate::gateway::transcode;
+use crate::words::{Message, Status};
 
 const WRITE: SerializeOptions = SerializeOptions::new().skip_default_fields(false);
 
@@ -60,6 +61,18 @@ pub fn to_json(value: &Value) -> serde_json::Value {
             object.fields.iter().map(|(name, value)| (name.clone(), to_json(value))).collect(),
         ),
     }
+}
+
+/// A message of the admin API as protobuf's JSON.
+pub(super) fn message(
+    pool: &DescriptorPool,
+    name: &str,
+    message: &impl prost::Message,
+) -> Result<Vec<u8>, Status> {
+    let descriptor = pool
+        .get_message_by_name(&format!("stead.admin.v1.{name}"))
+        .ok_or_else(|| Status::internal("the admin API does not know its own answer"))?;
+    transcode::to_json(&descriptor, message.encode_to_vec().into())
 }
 
 #[cfg(test)]

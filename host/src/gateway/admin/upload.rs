@@ -9,7 +9,6 @@ use futures_util::Stream;
 use http::request::Parts;
 use http::{HeaderValue, Request, Response, Version, header};
 use http_body_util::BodyExt;
-use prost::Message;
 use prost_reflect::DescriptorPool;
 use stead_proto::admin::v1 as api;
 use stead_proto::admin::v1::upload_module_request::Part;
@@ -18,10 +17,10 @@ use tokio_stream::StreamExt;
 use tonic::codec::Streaming;
 use tonic::server::{ClientStreamingService, Grpc};
 
-use crate::gateway::admin::errors::{from_deploy, from_join};
-use crate::gateway::admin::modules;
+use crate::gateway::admin::errors::{from_deploy, from_join, to_tonic};
+use crate::gateway::admin::{json, modules};
 use crate::gateway::body::Body;
-use crate::gateway::{error, query, transcode};
+use crate::gateway::{error, query};
 use crate::registry::Registry;
 use crate::wasm::Refusal;
 use crate::words::{Digest, Status, clock, limits};
@@ -61,7 +60,7 @@ impl Uploads {
         if result.is_err() && http_1 && !parts.headers.contains_key(header::EXPECT) {
             let _ = tokio::time::timeout(limits::BODY_READ_TIMEOUT, discard(&mut body)).await;
         }
-        match result.and_then(|response| to_json(pool, &response)) {
+        match result.and_then(|response| json::message(pool, "UploadModuleResponse", &response)) {
             Ok(json) => {
                 let mut response = Response::new(Body::full(json));
                 response.headers_mut().insert(header::CONTENT_TYPE, error::JSON);
@@ -307,13 +306,6 @@ fn header_of(parts: &Parts) -> Result<api::UploadModuleHeader, Status> {
     Ok(header)
 }
 
-fn to_json(pool: &DescriptorPool, response: &api::UploadModuleResponse) -> Result<Vec<u8>, Status> {
-    let descriptor = pool
-        .get_message_by_name("stead.admin.v1.UploadModuleResponse")
-        .ok_or_else(|| Status::internal("the admin API does not know its own answer"))?;
-    transcode::to_json(&descriptor, response.encode_to_vec().into())
-}
-
 async fn discard<B: http_body::Body<Data = Bytes> + Unpin>(body: &mut B) {
     let mut bytes = 0;
     while let Some(Ok(piece)) = body.frame().await {
@@ -331,10 +323,6 @@ fn too_slow() -> Status {
 fn from_tonic(status: tonic::Status) -> Status {
     let code = crate::words::Code::from_u32(status.code() as i32 as u32);
     Status::new(code.unwrap_or(crate::words::Code::Unknown), status.message())
-}
-
-fn to_tonic(status: Status) -> tonic::Status {
-    tonic::Status::new((status.code.number() as i32).into(), status.message)
 }
 
 #[cfg(test)]
