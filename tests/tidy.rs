@@ -16,6 +16,7 @@ const FLOORS: &[(&str, u32)] = &[
     ("entity", 5),
     ("action", 5),
     ("cluster", 6),
+    ("consumer", 6),
     ("router", 7),
     ("gateway", 8),
     ("node", 9),

@@ -14,6 +14,8 @@ mod idempotency;
 
 mod deploy;
 
+mod consumers;
+
 mod lifecycle;
 
 mod admin;

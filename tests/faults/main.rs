@@ -6,6 +6,8 @@
 
 mod support;
 
+mod functions;
+
 mod kills;
 
 mod pauses;

@@ -19,6 +19,8 @@ pub mod cart;
 
 pub mod rng;
 
+pub mod functions;
+
 pub mod linear;
 
 pub mod cluster;

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use crate::{cargo, guests, steps, tools};
 
-pub fn run(quick: bool, cluster: bool, out: &Path) -> anyhow::Result<()> {
+pub fn run(quick: bool, functions: bool, cluster: bool, out: &Path) -> anyhow::Result<()> {
     steps::title("Benchmarks of Stead");
     tools::ensure_toolchain()?;
     steps::long(
@@ -25,8 +25,13 @@ pub fn run(quick: bool, cluster: bool, out: &Path) -> anyhow::Result<()> {
         },
     )?;
     let stead = cargo::host_binary("release");
-    for example in ["shopping-cart", "tck-model"] {
-        guests::build(&stead, &tools::root().join("examples").join(example), example, None)?;
+    for (example, name, features) in [
+        ("shopping-cart", "shopping-cart", None),
+        ("tck-model", "tck-model", None),
+        ("tck-model", "tck-every-kind", Some("every-kind")),
+        ("checkout", "checkout", None),
+    ] {
+        guests::build(&stead, &tools::root().join("examples").join(example), name, features)?;
     }
     steps::long("bench", "measuring", "measured", || {
         let mut bench = Command::new(stead.with_file_name("bench"));
@@ -36,6 +41,8 @@ pub fn run(quick: bool, cluster: bool, out: &Path) -> anyhow::Result<()> {
         }
         if cluster {
             bench.arg("--cluster");
+        } else if functions {
+            bench.arg("--functions");
         } else if !quick {
             bench.arg("--out").arg(tools::root().join(out));
         }

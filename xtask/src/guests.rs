@@ -15,8 +15,6 @@ const MISBEHAVING: &str = "tests/guests/misbehaving";
 const TCK: &str = "examples/tck-model";
 /// Built once more for WASI, as guests of other languages are.
 const WASIP2: &str = "shopping-cart";
-/// Built for WASI alone, because it imports more of it than every guest may.
-const OUTGOING: &str = "http-bridge";
 
 pub fn dir() -> PathBuf {
     tools::target_dir().join("guests")
@@ -39,12 +37,9 @@ pub fn build_all(stead: &Path) -> anyhow::Result<()> {
     examples.sort();
     for example in examples {
         let name = example.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        if name != OUTGOING {
-            build(stead, &example, &name, None)?;
-        }
+        build(stead, &example, &name, None)?;
     }
     build(stead, &tools::root().join(TCK), "tck-every-kind", Some("every-kind"))?;
-    build_wasip2(OUTGOING, OUTGOING)?;
     build_wasip2(WASIP2, &format!("{WASIP2}-wasip2"))?;
     let source = tools::root().join(MISBEHAVING);
     build(stead, &source, "misbehaving", None)?;

@@ -62,6 +62,9 @@ enum Task {
         /// Short rounds, small populations, nothing written
         #[arg(long)]
         quick: bool,
+        /// Only what functions of other kinds cost; nothing written
+        #[arg(long)]
+        functions: bool,
         /// Only what a cluster does; nothing written
         #[arg(long)]
         cluster: bool,
@@ -85,7 +88,9 @@ fn main() -> ExitCode {
         Task::Test { filter } => test::run(filter.as_deref()),
         Task::Faults { filter } => faults::run(filter.as_deref()),
         Task::Bench { quick, simulate: true, out, .. } => bench::simulate(quick, &out),
-        Task::Bench { quick, cluster, out, .. } => bench::run(quick, cluster, &out),
+        Task::Bench { quick, functions, cluster, out, .. } => {
+            bench::run(quick, functions, cluster, &out)
+        }
         Task::Guests => guests::run(),
         Task::CiChecks => checks::run(),
     };

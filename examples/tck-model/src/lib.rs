@@ -4,6 +4,7 @@
 
 mod action;
 mod event_sourced;
+mod reader;
 mod value;
 
 mod api {
@@ -11,10 +12,11 @@ mod api {
 }
 
 use action::{Acting, Other};
-use api::{ActionModel, ActionTwo};
+use api::{ActionModel, ActionTwo, EventConsumer, ModelViewRows};
 use api::{EventSourcedConfigured, EventSourcedModel, EventSourcedTwo};
 use api::{ValueEntityConfigured, ValueEntityModel, ValueEntityTwo};
 use event_sourced::Model;
+use reader::{Consumer, Rows};
 use value::Text;
 
 #[cfg(not(feature = "every-kind"))]
@@ -34,4 +36,6 @@ stead_sdk::export! {
     value Text: ValueEntityConfigured, journal = "tck-value-configured", passivate_after_ms = 100;
     action Acting: ActionModel;
     action Other: ActionTwo;
+    action Consumer: EventConsumer;
+    view Rows: ModelViewRows, source = "tck-model";
 }

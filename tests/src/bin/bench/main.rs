@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: what one node does on this machine, beside what the machine can do.
 
 mod cluster;
+mod functions;
 mod hello;
 mod load;
 mod measures;
@@ -22,6 +23,9 @@ struct Arguments {
     /// Only what a cluster does
     #[arg(long)]
     cluster: bool,
+    /// Only what functions of other kinds cost
+    #[arg(long)]
+    functions: bool,
     /// Simulate large clusters instead of measuring this machine
     #[arg(long)]
     simulate: bool,
@@ -70,9 +74,10 @@ fn main() -> anyhow::Result<()> {
     // The host process is started and asked through async code; the load has a thread of its own.
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-    let results = match arguments.cluster {
-        true => runtime.block_on(cluster::all(&settings))?,
-        false => runtime.block_on(measures::all(&settings))?,
+    let results = match (arguments.cluster, arguments.functions) {
+        (true, _) => runtime.block_on(cluster::all(&settings))?,
+        (_, true) => runtime.block_on(functions::all(&settings))?,
+        _ => runtime.block_on(measures::all(&settings))?,
     };
     let report = report::Report::new(&settings, results);
     print!("{}", report.table());

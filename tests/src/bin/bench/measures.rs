@@ -11,7 +11,7 @@ use stead_tests::{Host, proto};
 
 use crate::load::{self, Measured, Until};
 use crate::report::{self, Goal, Result, Unit};
-use crate::{Settings, cluster, hello, process, sqlite};
+use crate::{Settings, cluster, functions, hello, process, sqlite};
 
 const PROTO: &str = "application/proto";
 const JSON: &str = "application/json";
@@ -27,9 +27,10 @@ pub async fn all(settings: &Settings) -> anyhow::Result<Vec<Result>> {
     results.push(cold_activations(settings).await?);
     results.extend(memory(settings).await?);
     results.push(first_call(settings).await?);
-    let mut cluster = cluster::all(settings).await?;
-    report::shift(&mut cluster, results.len());
-    results.append(&mut cluster);
+    for mut part in [functions::all(settings).await?, cluster::all(settings).await?] {
+        report::shift(&mut part, results.len());
+        results.append(&mut part);
+    }
     Ok(results)
 }
 
@@ -199,7 +200,7 @@ async fn first_call(settings: &Settings) -> anyhow::Result<Result> {
     Ok(row)
 }
 
-fn big() -> Options {
+pub fn big() -> Options {
     Options::default().env("STEAD_HOT_ENTITIES", "200000").env("STEAD_HOT_MEMORY", "1024GiB")
 }
 

@@ -249,6 +249,14 @@ one in a Wasm instance of its own, adds to VmRSS. The first answer is timed {sta
 start of the process, after kill -9, with the module compiled already: reading the journal,
 listening, one call with a replay.
 
+Effects, actions and timers are those of the model of the compatibility tests, called with JSON, as are the
+reads and durable commands that they are compared with. A command with an effect counts once the other entity
+has stored what the effect called for: the time runs until the last one is delivered. Timers are set some
+seconds ahead, ten for each of 1,000 entities, spread over one second; the time runs from the end of that second
+until the last command of a timer is durable. The consumer and the view begin with the first of 100 events of each of
+{carts} entities, at the same time. Steps are those of the checkout example, of which two are durable commands of
+other entities and one an action; the time runs from the first order to the end of the last.
+
 Rows of clusters have a private PostgreSQL 15 on the same machine, with durable commits, and nodes that
 share the two processors with it and with the load. Through another node: a drained one, which owns
 nothing and forwards every call, measured in turn with the owner in every round. Statements are
