@@ -10,6 +10,8 @@ mod clients;
 
 mod event_sourced;
 
+mod examples;
+
 mod idempotency;
 
 mod deploy;

@@ -90,8 +90,10 @@ impl<W: Workflow> WorkflowScenario<W> {
         Ok(decode("the reply", &reply).expect("a reply decodes after it was encoded"))
     }
 
-    /// Lets time pass: what is due fires, in its order.
+    /// Lets time pass: what is due fires, in its order. Before that, calls are answered that nothing
+    /// answered so far.
     pub fn advance(&mut self, time: Duration) {
+        self.settle();
         let until_ms = self.now_ms.saturating_add(whole_ms(time));
         while let Some((name, due_ms, method)) = self.next_timer(until_ms) {
             self.now_ms = self.now_ms.max(due_ms);

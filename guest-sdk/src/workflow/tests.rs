@@ -1,6 +1,9 @@
 //! Workflows through the contract: what they ask for, and what is stored.
 
 use std::cell::RefCell;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::task::Poll;
 use std::time::Duration;
 
 use prost::{Message, Name};
@@ -242,6 +245,54 @@ fn a_signal_is_waited_for_no_longer_than_its_limit() {
     flow.advance(Duration::from_secs(5));
     flow.send(tell("in time")).unwrap();
     assert_eq!(flow.result(), note("nothing in time"));
+}
+
+/// Two steps side by side; it fails as soon as the second one does.
+struct Both;
+
+impl Workflow for Both {
+    type Input = Note;
+    type Output = Note;
+
+    async fn run(ctx: Ctx, _: Note) -> Result<Note, Rejection> {
+        let mut first = ctx.step("first", call("First")).compensate(call("UndoFirst"));
+        let mut second = ctx.step("second", call("Second"));
+        poll_fn(|cx| {
+            let (first, second) = (Pin::new(&mut first).poll(cx), Pin::new(&mut second).poll(cx));
+            match (first, second) {
+                (_, Poll::Ready(Err(rejection))) => Poll::Ready(Err(rejection)),
+                (Poll::Ready(first), Poll::Ready(Ok(_))) => Poll::Ready(first),
+                (Poll::Pending, _) | (_, Poll::Pending) => Poll::Pending,
+            }
+        })
+        .await
+    }
+}
+
+#[test]
+fn steps_wait_side_by_side() {
+    let mut flow = scenario::<Both>().answering(|_: Note| call("Second"), |_| Ok(note("2")));
+    flow.send(begin()).unwrap();
+    assert_eq!(flow.status().waiting_for, ["first"]);
+    flow = flow.answering(|_: Note| call("First"), |_| Ok(note("1")));
+    flow.advance(Duration::ZERO);
+    assert_eq!(flow.result(), note("1"));
+}
+
+#[test]
+fn a_step_on_its_way_is_waited_for_before_it_is_undone() {
+    let mut flow =
+        scenario::<Both>().answering(|_: Note| call("UndoFirst"), |_| Ok(note(""))).answering(
+            |_: Note| call("Second"),
+            |_| Err(Rejection::new(Code::FailedPrecondition, "no")),
+        );
+    flow.send(begin()).unwrap();
+    assert_eq!(flow.status().state(), State::Compensating);
+    assert_eq!(flow.calls(), ["Second"]);
+    flow = flow.answering(|_: Note| call("First"), |_| Ok(note("1")));
+    flow.advance(Duration::ZERO);
+    assert_eq!(flow.calls(), ["Second", "First", "UndoFirst"]);
+    assert_eq!(flow.status().compensated, ["first"]);
 }
 
 fn live<W: Workflow<Input = Note>>() -> Live<W> {
