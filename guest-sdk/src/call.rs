@@ -53,14 +53,16 @@ impl<R> Call<R> {
         self
     }
 
-    /// How long one try of an effect may take, in whole milliseconds; otherwise 30 s.
+    /// How long one try of an effect may take, in whole milliseconds; otherwise 30 s. Not for a forward,
+    /// which has the time of its caller.
     pub fn with_timeout(mut self, timeout: Duration) -> Self {
         self.request.metadata.push(TIMEOUT_MS, &timeout.as_millis().to_string());
         self
     }
 
-    /// Has the call take effect once, however often it is made with this key of 1 to 200 bytes. An effect
-    /// of an entity has one of its own.
+    /// Has a call that an action makes of an entity take effect once within 24 hours, however often it is
+    /// made with this key of 1 to 200 bytes. Effects of entities and workflows have one of their own, and a
+    /// forward has that of its caller.
     pub fn with_idempotency_key(mut self, key: &str) -> Self {
         self.request.metadata.push(IDEMPOTENCY_KEY, key);
         self
