@@ -9,7 +9,7 @@ use sha2::{Digest as _, Sha256};
 use crate::entity::house::{Entities, House};
 use crate::entity::{CallError, Consistency, Origin, Request};
 use crate::journal::{EffectId, Fence};
-use crate::kind::call::RESERVED;
+use crate::kind::call::{KEY, RESERVED};
 use crate::registry::Live;
 use crate::wasm::Call;
 use crate::words::clock::Instant;
@@ -83,7 +83,10 @@ impl OutCall {
     /// The call that answers a command in its entity's place, with the caller's metadata and deadline. A
     /// command that comes again with its key comes again to the target with the same one.
     pub(super) fn forward(call: Call, request: &Request, source: &Address) -> Self {
-        let Call { service, method, payload, metadata: own } = call;
+        let Call { service, method, payload, metadata: mut own } = call;
+        let chosen = own.iter().find(|(name, _)| name == KEY).map(|(_, key)| own_key(source, key));
+        own.retain(|(name, _)| name != KEY);
+        let again = || request.idempotency_key.as_deref().map(|key| forward_key(source, key));
         let mut metadata = request.metadata.clone();
         metadata.retain(|(name, _)| own.iter().all(|(other, _)| other != name));
         metadata.extend(own);
@@ -92,7 +95,7 @@ impl OutCall {
             method,
             payload,
             metadata,
-            idempotency_key: request.idempotency_key.as_deref().map(|key| forward_key(source, key)),
+            idempotency_key: chosen.or_else(again),
             fresh: None,
             deadline: request.deadline,
             request_id: request.request_id.clone(),
@@ -114,7 +117,7 @@ pub(super) fn result_key(id: EffectId) -> String {
     format!("\u{1}r{id}")
 }
 
-/// With which an effect comes to its target, if its source has chosen a key.
+/// With which a call comes to its target, if its source has chosen a key.
 pub(super) fn own_key(source: &Address, key: &str) -> String {
     format!("\u{1}k{}", of_source(source, key))
 }

@@ -18,19 +18,17 @@ use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore, oneshot};
 
 use crate::entity::house::House;
 use crate::entity::outbox::load::Loading;
 use crate::journal::{Commit, EffectId, Fence, NewEffect, OutboxRow, StoredCall};
-use crate::kind::call::ResultTo;
+use crate::kind::call::KEY;
 use crate::words::clock::Instant;
 use crate::words::telemetry::Metrics;
-use crate::words::{Address, Epoch, Shard, limits};
-
-/// In the metadata of a stored call: the key that a workflow has chosen for it.
-const KEY: &str = "stead-idempotency-key";
+use crate::words::{Address, Epoch, Shard, Status, limits};
 
 pub(super) struct Outbox {
     state: Mutex<State>,
@@ -98,6 +96,8 @@ struct Waiting {
     tries: u32,
     /// Nobody has tried it before.
     is_new: bool,
+    /// What came of it, while a workflow could not be told.
+    result: Option<Result<Bytes, Status>>,
     /// A command that waits for the first try. Dropped untried, the command goes on.
     waited_for: Option<oneshot::Sender<()>>,
 }
@@ -210,14 +210,12 @@ impl State {
     }
 }
 
-/// The metadata of a call as it is stored.
+/// The metadata of a call as it is stored: with the key that its source has chosen.
 pub(super) fn with_key(
     mut metadata: Vec<(String, String)>,
-    result: Option<&ResultTo>,
+    key: Option<String>,
 ) -> Vec<(String, String)> {
-    if let Some(key) = result.and_then(|result| result.key.clone()) {
-        metadata.push((KEY.to_owned(), key));
-    }
+    metadata.extend(key.map(|key| (KEY.to_owned(), key)));
     metadata
 }
 
@@ -254,7 +252,7 @@ pub(super) fn take(
                 sender
             });
             let (source, tries) = (source.clone(), 0);
-            Waiting { source, fence, id, call, tries, is_new: true, waited_for }
+            Waiting { source, fence, id, call, tries, is_new: true, result: None, waited_for }
         })
         .collect();
     if outbox.is_stopped() {
@@ -304,7 +302,7 @@ impl Bundle {
 impl Waiting {
     fn of(row: OutboxRow, fence: Fence) -> Self {
         let OutboxRow { source, id, call, tries, .. } = row;
-        Self { source, fence, id, call, tries, is_new: false, waited_for: None }
+        Self { source, fence, id, call, tries, is_new: false, result: None, waited_for: None }
     }
 }
 

@@ -18,7 +18,7 @@ use tokio::sync::{Notify, Semaphore};
 
 use crate::entity::Origin;
 use crate::entity::house::House;
-use crate::journal::{DueTimer, Timer, TimerChange};
+use crate::journal::{DueTimer, StoreError, Timer, TimerChange};
 use crate::kind;
 use crate::words::clock::{self, Instant};
 use crate::words::telemetry::Metrics;
@@ -214,6 +214,8 @@ struct Scans {
     held: HashMap<Shard, Epoch>,
     look_at: Option<Instant>,
     scan_at: Option<Instant>,
+    /// A store that cannot be read is told of once.
+    is_told: bool,
 }
 
 impl Scans {
@@ -232,33 +234,36 @@ impl Scans {
         if all {
             self.scan_at = Some(now + limits::TIMERS_SCAN_EVERY);
         }
-        if shards.is_empty() || house.timers.scan(house, &shards).await {
+        if shards.is_empty() {
             self.held = held;
-        } else {
-            self.look_at = Some(now + limits::OUTBOX_RETRY_AFTER);
-            self.scan_at = None;
+            return;
+        }
+        match house.timers.scan(house, &shards).await {
+            Ok(()) => {
+                self.held = held;
+                self.is_told = false;
+            }
+            Err(error) => {
+                if !std::mem::replace(&mut self.is_told, true) {
+                    tracing::warn!(%error, "cannot read which timers are due; trying again");
+                }
+                self.look_at = Some(now + limits::OUTBOX_RETRY_AFTER);
+                self.scan_at = None;
+            }
         }
     }
 }
 
 impl Timers {
-    /// False if the store could not be read.
-    async fn scan(&self, house: &House, shards: &[Shard]) -> bool {
+    async fn scan(&self, house: &House, shards: &[Shard]) -> Result<(), StoreError> {
         self.state.lock().overflowed = false;
         let until = clock::unix_ms() + limits::TIMERS_AHEAD.as_millis() as u64;
-        match house.journal.timers(shards, until, limits::TIMERS_PENDING_MAX).await {
-            Ok(timers) => {
-                let overflowed = timers.len() >= limits::TIMERS_PENDING_MAX;
-                for timer in timers {
-                    self.push(Entry { at_ms: timer.due_ms, failures: 0, timer });
-                }
-                self.state.lock().overflowed |= overflowed;
-                true
-            }
-            Err(error) => {
-                tracing::warn!(%error, "cannot read which timers are due; trying again");
-                false
-            }
+        let timers = house.journal.timers(shards, until, limits::TIMERS_PENDING_MAX).await?;
+        let overflowed = timers.len() >= limits::TIMERS_PENDING_MAX;
+        for timer in timers {
+            self.push(Entry { at_ms: timer.due_ms, failures: 0, timer });
         }
+        self.state.lock().overflowed |= overflowed;
+        Ok(())
     }
 }

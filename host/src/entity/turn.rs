@@ -179,15 +179,15 @@ impl Running {
 
     /// As it is stored, and whether the answer waits for it.
     fn effect(&self, effect: Effect, request: &Request, now_ms: u64) -> (NewEffect, bool) {
-        let Effect { call, synchronous, timeout, result } = effect;
+        let Effect { call, synchronous, timeout, key, result_to } = effect;
         let call = StoredCall {
             service: call.service,
             method: call.method,
             payload: call.payload,
-            metadata: outbox::with_key(call.metadata, result.as_ref()),
+            metadata: outbox::with_key(call.metadata, key),
             hops: request.hops + 1,
             timeout_ms: timeout.as_millis() as u64,
-            result_to: result.map(|result| result.token),
+            result_to,
             request_id: request.request_id.to_string(),
             created_ms: now_ms,
         };

@@ -10,8 +10,8 @@ use crate::words::limits;
 const TIMEOUT: &str = "stead-timeout-ms";
 /// The result of the first try comes back with this token.
 const RESULT_TO: &str = "stead-result-to";
-/// Calls of the same source with the same key happen once in effect.
-const KEY: &str = "stead-idempotency-key";
+/// Of calls of one source with the same key, an entity runs one.
+pub const KEY: &str = "stead-idempotency-key";
 
 /// Metadata with this prefix is the host's and does not reach the function.
 pub const RESERVED: &str = "stead-";
@@ -23,15 +23,10 @@ pub struct Effect {
     pub call: Call,
     pub synchronous: bool,
     pub timeout: Duration,
-    pub result: Option<ResultTo>,
-}
-
-/// Where the result of an effect goes back to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ResultTo {
-    pub token: String,
-    /// The same for all effects that are to happen once in effect.
+    /// The same for all calls of this source that are to count once.
     pub key: Option<String>,
+    /// The token with which the result goes back to the source.
+    pub result_to: Option<String>,
 }
 
 pub(super) fn effect(effect: wasm::Effect, may_ask_for_result: bool) -> Result<Effect, Violation> {
@@ -45,42 +40,39 @@ pub(super) fn effect(effect: wasm::Effect, may_ask_for_result: bool) -> Result<E
             Duration::from_millis(ms.ok_or_else(|| malformed(TIMEOUT, text, must_be))?)
         }
     };
-    let result = result_to(&call, may_ask_for_result)?;
-    strip(&mut call);
-    Ok(Effect { call, synchronous, timeout, result })
-}
-
-fn result_to(call: &Call, may_ask_for_result: bool) -> Result<Option<ResultTo>, Violation> {
-    for name in [RESULT_TO, KEY] {
-        let Some(text) = option(call, name) else { continue };
-        if !may_ask_for_result {
-            let only_for = "the effects of a workflow";
-            return Err(Violation::OptionNotAllowed { option: name, only_for });
-        }
-        if text.is_empty() || text.len() > limits::RESULT_TOKEN_BYTES_MAX {
-            return Err(malformed(name, text, "a text of 1 to 256 bytes"));
-        }
+    let key = text(&call, KEY)?;
+    let result_to = text(&call, RESULT_TO)?;
+    if result_to.is_some() && !may_ask_for_result {
+        let only_for = "the effects of a workflow";
+        return Err(Violation::OptionNotAllowed { option: RESULT_TO, only_for });
     }
-    let key = option(call, KEY).map(str::to_owned);
-    Ok(option(call, RESULT_TO).map(|token| ResultTo { token: token.to_owned(), key }))
+    call.metadata.retain(|(name, _)| !name.starts_with(RESERVED));
+    Ok(Effect { call, synchronous, timeout, key, result_to })
 }
 
+/// Keeps its key.
 pub(super) fn forward(mut call: Call) -> Result<Call, Violation> {
-    for option_name in [TIMEOUT, RESULT_TO, KEY] {
-        if option(&call, option_name).is_some() {
-            return Err(Violation::OptionNotAllowed { option: option_name, only_for: "effects" });
+    for name in [TIMEOUT, RESULT_TO] {
+        if option(&call, name).is_some() {
+            return Err(Violation::OptionNotAllowed { option: name, only_for: "effects" });
         }
     }
-    strip(&mut call);
+    text(&call, KEY)?;
+    call.metadata.retain(|(name, _)| !name.starts_with(RESERVED) || name == KEY);
     Ok(call)
+}
+
+fn text(call: &Call, name: &'static str) -> Result<Option<String>, Violation> {
+    match option(call, name) {
+        Some(text) if text.is_empty() || text.len() > limits::RESULT_TOKEN_BYTES_MAX => {
+            Err(malformed(name, text, "a text of 1 to 256 bytes"))
+        }
+        text => Ok(text.map(str::to_owned)),
+    }
 }
 
 fn option<'a>(call: &'a Call, name: &str) -> Option<&'a str> {
     call.metadata.iter().find(|(found, _)| found == name).map(|(_, value)| value.as_str())
-}
-
-fn strip(call: &mut Call) {
-    call.metadata.retain(|(name, _)| !name.starts_with(RESERVED));
 }
 
 fn malformed(option: &'static str, found: &str, must_be: &'static str) -> Violation {

@@ -109,8 +109,8 @@ fn kinds_keep_to_what_is_theirs() {
     for kind in [Kind::EventSourced, Kind::Value] {
         assert!(matches!(violation(asks(), kind), Violation::OptionNotAllowed { .. }));
     }
-    let result = decided(asks(), Kind::Workflow, 0).effects.remove(0).result.expect("a token");
-    assert_eq!((result.token.as_str(), result.key), ("t", None));
+    let asked = decided(asks(), Kind::Workflow, 0).effects.remove(0);
+    assert_eq!((asked.result_to.as_deref(), asked.key), (Some("t"), None));
 }
 
 #[test]
@@ -123,7 +123,7 @@ fn options_of_calls_are_read_and_do_not_reach_the_function() {
     ];
     let effect = decided(effect(&options), Kind::Workflow, 0).effects.remove(0);
     assert_eq!(effect.timeout.as_millis(), 250);
-    assert_eq!(effect.result.expect("asked for").key.as_deref(), Some("2"));
+    assert_eq!((effect.key.as_deref(), effect.result_to.as_deref()), (Some("2"), Some("t")));
     assert_eq!(effect.call.metadata, [("x".to_owned(), "y".to_owned())]);
 }
 

@@ -9,12 +9,10 @@ use tokio::sync::{Semaphore, oneshot};
 
 use crate::entity::calls::{effect_key, own_key, result_key};
 use crate::entity::house::House;
-use crate::entity::outbox::{
-    Bundle, Delivered, KEY, Outbox, Retry, Source, State, Waiting, Work, clip,
-};
+use crate::entity::outbox::{Bundle, Delivered, Outbox, Retry, Source, State, Waiting, Work, clip};
 use crate::entity::{CallError, Consistency, Origin, OutCall, Request};
 use crate::journal::{Chore, StoredCall, Task};
-use crate::kind::workflow;
+use crate::kind::{call::KEY, workflow};
 use crate::words::telemetry::ResultLabels;
 use crate::words::{Address, Code, Status, clock, limits};
 
@@ -178,20 +176,32 @@ async fn deliver(house: &Arc<House>, mut effect: Waiting, is_waited_for: bool) {
         _permits = Some((of_service, house.outbox.at_once.acquire().await.ok()));
     }
     let waited_for = effect.waited_for.take();
-    let tried = attempt(house, &effect).await;
-    let tried = match tried {
-        Tried::Ended(result) => hand_back(house, &effect, result).await,
-        Tried::Failed(status) => Tried::Failed(status),
-        Tried::NotOurs => Tried::NotOurs,
-    };
-    match tried {
-        Tried::Ended(result) => ended(house, &effect, result.err().as_ref()),
-        Tried::Failed(status) => failed(house, effect, status).await,
-        Tried::NotOurs => house.outbox.let_go(effect),
-    }
+    deliver_now(house, effect).await;
     if let Some(command) = waited_for {
         // It may have gone away.
         let _ = command.send(());
+    }
+}
+
+async fn deliver_now(house: &Arc<House>, mut effect: Waiting) {
+    let tried = match effect.result.take() {
+        Some(result) => Tried::Ended(result),
+        None => attempt(house, &effect).await,
+    };
+    let result = match tried {
+        Tried::Ended(result) => result,
+        // A workflow is told at once: it tries again by itself.
+        Tried::Failed(status) if effect.call.result_to.is_some() => Err(status),
+        Tried::Failed(status) => return failed(house, effect, status).await,
+        Tried::NotOurs => return house.outbox.let_go(effect),
+    };
+    match hand_back(house, &effect, &result).await {
+        HandedBack::Done => ended(house, &effect, result.err().as_ref()),
+        HandedBack::Later(status) => {
+            effect.result = Some(result);
+            failed(house, effect, status).await;
+        }
+        HandedBack::NotOurs => house.outbox.let_go(effect),
     }
 }
 
@@ -272,18 +282,27 @@ fn may_succeed_later(code: Code) -> bool {
     }
 }
 
-/// Gives the result to the workflow that asked for it. Until that has it, the effect has not ended: the next
-/// try finds the target's receipt.
-async fn hand_back(house: &Arc<House>, effect: &Waiting, result: Result<Bytes, Status>) -> Tried {
-    let Some(token) = &effect.call.result_to else { return Tried::Ended(result) };
+enum HandedBack {
+    /// Or nobody has asked for it.
+    Done,
+    Later(Status),
+    /// Another node sees to it.
+    NotOurs,
+}
+
+/// Gives the result to the workflow that asked for it. Until that has it, the effect is not over.
+async fn hand_back(
+    house: &Arc<House>,
+    effect: &Waiting,
+    result: &Result<Bytes, Status>,
+) -> HandedBack {
+    let Some(token) = &effect.call.result_to else { return HandedBack::Done };
     let live = house.registry.live();
     let Some(service) = live.by_journal(&effect.source.journal) else {
-        return Tried::Failed(Status::not_found("the workflow is not deployed any more"));
+        return HandedBack::Later(Status::not_found("the workflow is not deployed any more"));
     };
-    let Some(method) = &service.result else {
-        // It is no workflow any more: nobody waits.
-        return Tried::Ended(result);
-    };
+    // It may be no workflow any more: then nobody waits.
+    let Some(method) = &service.result else { return HandedBack::Done };
     let request = Request {
         service: service.clone(),
         method: method.clone(),
@@ -298,18 +317,18 @@ async fn hand_back(house: &Arc<House>, effect: &Waiting, result: Result<Bytes, S
         fresh: effect.is_unused().then_some(effect.fence),
     };
     match house.deliver(&request, &effect.source).await {
-        Ok(_) => Tried::Ended(result),
-        Err(CallError::NotHere) => Tried::NotOurs,
+        Ok(_) => HandedBack::Done,
+        Err(CallError::NotHere) => HandedBack::NotOurs,
         Err(CallError::Status(status)) if may_succeed_later(status.code) => {
             let reason = format!("its result could not be given back: {}", status.message);
-            Tried::Failed(Status::new(status.code, reason))
+            HandedBack::Later(Status::new(status.code, reason))
         }
         Err(CallError::Status(status)) => {
             tracing::warn!(
                 source = %effect.source, effect = %effect.id, %status,
                 request_id = effect.call.request_id, "a workflow rejected the result of an effect"
             );
-            Tried::Ended(result)
+            HandedBack::Done
         }
     }
 }
@@ -336,9 +355,8 @@ async fn failed(house: &Arc<House>, mut effect: Waiting, status: Status) {
         source = %effect.source, effect = %effect.id, service, method, tries = effect.tries, %status,
         request_id, "an effect failed"
     );
-    // A workflow is told at once: it tries again by itself.
-    if effect.call.result_to.is_some() || effect.tries >= house.outbox.tries_max {
-        return give_up(house, effect, status).await;
+    if effect.tries >= house.outbox.tries_max {
+        return park(house, effect, status).await;
     }
     let wait = backoff(effect.tries, house.seed());
     let task = Task::EffectLater {
@@ -361,19 +379,9 @@ fn retry_in(house: &House, effect: Waiting, wait: Duration) {
     house.outbox.work.retry.notify_one();
 }
 
-/// A workflow is told of the failure; of other effects, an operator has to see to them.
-async fn give_up(house: &Arc<House>, effect: Waiting, status: Status) {
+/// From now on it is an operator's.
+async fn park(house: &Arc<House>, effect: Waiting, status: Status) {
     let StoredCall { service, method, request_id, .. } = &effect.call;
-    if effect.call.result_to.is_some() {
-        match hand_back(house, &effect, Err(status.clone())).await {
-            Tried::Ended(_) => return ended(house, &effect, Some(&status)),
-            Tried::NotOurs => return house.outbox.let_go(effect),
-            Tried::Failed(_) => {
-                let wait = backoff(effect.tries, house.seed());
-                return retry_in(house, effect, wait);
-            }
-        }
-    }
     let error = clip(&status.to_string());
     let task = Task::EffectPark { id: effect.id, tries: effect.tries, error };
     if house.journal.chore(Chore { fence: effect.fence, task }).wait().await.is_err() {

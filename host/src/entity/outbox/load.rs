@@ -5,7 +5,7 @@ use std::sync::{Arc, Weak};
 
 use crate::entity::house::House;
 use crate::entity::outbox::{Bundle, Retry, State, Taken, Waiting, Work, deliver};
-use crate::journal::{Commit, EffectId, Fence, OutboxRow};
+use crate::journal::{Commit, EffectId, Fence, OutboxRow, StoreError};
 use crate::words::{Epoch, Shard, clock, limits};
 
 /// What the store may have of a shard that is not in memory.
@@ -36,6 +36,8 @@ impl Loading {
 
 pub(super) async fn run(house: Weak<House>, work: Arc<Work>) {
     let mut pause = limits::SHARDS_LOOKED_AT_EVERY;
+    // A store that cannot be read is told of once.
+    let mut is_told = false;
     loop {
         let _ = tokio::time::timeout(pause, work.load.notified()).await;
         pause = limits::SHARDS_LOOKED_AT_EVERY;
@@ -45,10 +47,15 @@ pub(super) async fn run(house: Weak<House>, work: Arc<Work>) {
         }
         look(&house);
         while let Some((shards, after)) = next(&house) {
-            if !load(&house, &shards, after).await {
-                tokio::time::sleep(limits::OUTBOX_RETRY_AFTER).await;
-                pause = limits::OUTBOX_RETRY_AFTER;
-                break;
+            match load(&house, &shards, after).await {
+                Ok(()) => is_told = false,
+                Err(error) => {
+                    if !std::mem::replace(&mut is_told, true) {
+                        tracing::warn!(%error, "cannot read which effects wait; trying again");
+                    }
+                    pause = limits::OUTBOX_RETRY_AFTER;
+                    break;
+                }
             }
         }
     }
@@ -92,23 +99,26 @@ fn next(house: &House) -> Option<(Vec<Shard>, Option<EffectId>)> {
     Some((shards.collect(), after))
 }
 
-/// Reads a page. False if the store could not be read.
-async fn load(house: &Arc<House>, shards: &[Shard], after: Option<EffectId>) -> bool {
+/// Reads a page.
+async fn load(
+    house: &Arc<House>,
+    shards: &[Shard],
+    after: Option<EffectId>,
+) -> Result<(), StoreError> {
     house.outbox.state.lock().left = Some(Default::default());
     let page = house.journal.outbox(shards, after, limits::EFFECTS_LOADED_AT_ONCE_MAX).await;
     let rows = match page {
         Ok(rows) => rows,
         Err(error) => {
             house.outbox.state.lock().left = None;
-            tracing::warn!(%error, "cannot read which effects wait; trying again");
-            return false;
+            return Err(error);
         }
     };
     for commit in keep(house, shards, rows) {
         // If it was not stored, there is nothing to read.
         let _ = commit.wait().await;
     }
-    true
+    Ok(())
 }
 
 /// Takes a page over. What is returned is to be waited for before the next one is read.
