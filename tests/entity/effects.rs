@@ -2,10 +2,12 @@
 
 use serde_json::{Value, json};
 use stead::entity::OutCall;
-use stead::journal::{EffectId, Fence, NewEffect, Store, StoreError, StoredCall, Write};
-use stead::words::{Address, Code, Seq, Shard, Status};
+use stead::journal::{
+    EffectId, Fence, NewEffect, Store, StoreError, StoredCall, Timer, TimerChange, Write,
+};
+use stead::words::{Address, Code, Epoch, Seq, Shard, Status, clock};
 
-use crate::house::{EVERY_KIND, House, TWO, becomes, eventually, shared, spawn};
+use crate::house::{EVERY_KIND, House, MODEL, TWO, becomes, eventually, shared, spawn};
 
 fn model(id: &str) -> Address {
     Address::new("tck-model", id)
@@ -246,4 +248,69 @@ async fn a_slow_target_holds_nobody_up() {
     assert_eq!(keys.len(), 3);
     answers.add_permits(3);
     calls.recv().await.expect("the second for the same target");
+}
+
+/// Holds all shards of the house under this epoch.
+fn grant_all(house: &House, epoch: u64) {
+    let holdings = house.journal.holdings();
+    for shard in (0..holdings.shards()).map(Shard) {
+        assert!(holdings.grant(shard, Epoch(epoch)));
+    }
+    holdings.extend_lease(clock::boot_time() + std::time::Duration::from_secs(600));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_shard_that_comes_brings_its_effects_and_its_timers() {
+    let house = House::member(&[EVERY_KIND]).await;
+    leave_behind(&house, EffectId::new(7, 7)).await;
+    let body = json!({"id": "m", "actions": [emit("late")]});
+    let timer = Timer {
+        due_ms: 1,
+        every_ms: None,
+        method: "Wake".into(),
+        payload: house.request(MODEL, "Wake", body).payload,
+        token: [7; 16],
+    };
+    let shard = house.journal.holdings().shard_of(&model("m"));
+    let write = Write {
+        timers: vec![TimerChange { name: "t".into(), set: Some(timer) }],
+        ..Write::new(model("m"), Fence { shard, ..Fence::default() }, Seq::ZERO, 1)
+    };
+    house.store.commit(&[write], &[]).await.unwrap();
+    assert_eq!(outbox(&house).await, 1);
+    grant_all(&house, 1);
+    becomes("a delivery", async || outbox(&house).await == 0).await;
+    assert_eq!(house.stored_events(&two("t")).await, 1);
+    becomes("a timer", async || house.stored_events(&model("m")).await == 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_shard_that_leaves_leaves_its_effects_to_whoever_has_it_next() {
+    let house = House::member(&[EVERY_KIND]).await;
+    grant_all(&house, 1);
+    let (called, mut calls) = tokio::sync::mpsc::unbounded_channel();
+    let answers = std::sync::Arc::new(tokio::sync::Semaphore::new(0));
+    house.entities.set_caller(std::sync::Arc::new(Slow { called, answers: answers.clone() }));
+    house.tell("m", json!([effect("t", "1"), effect("t", "2")])).await.unwrap();
+    let first = calls.recv().await.expect("a call");
+    assert!(first.fresh.is_some());
+
+    let holdings = house.journal.holdings();
+    let shard = holdings.shard_of(&model("m"));
+    assert!(holdings.close(shard, Epoch(1)));
+    house.entities.empty_shard(shard).await;
+    assert!(holdings.revoke(shard, Epoch(1)));
+    house.store.set_epoch(shard, Epoch(2));
+    // The answer comes, but the effect is not this owner's any more.
+    answers.add_permits(1);
+    becomes("nothing in memory", async || house.entities.pending().effects == 0).await;
+    assert_eq!(outbox(&house).await, 2);
+
+    assert!(holdings.grant(shard, Epoch(2)));
+    answers.add_permits(2);
+    let again = calls.recv().await.expect("the first again");
+    assert_eq!(again.idempotency_key, first.idempotency_key);
+    assert!(again.fresh.is_none(), "a receipt may exist");
+    calls.recv().await.expect("the second");
+    becomes("an empty outbox", async || outbox(&house).await == 0).await;
 }

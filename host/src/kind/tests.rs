@@ -128,6 +128,18 @@ fn options_of_calls_are_read_and_do_not_reach_the_function() {
 }
 
 #[test]
+fn any_effect_and_any_forward_may_have_a_key() {
+    let key = [("stead-idempotency-key", "k")];
+    let asked = decided(effect(&key), Kind::EventSourced, 0).effects.remove(0);
+    assert_eq!((asked.key.as_deref(), asked.call.metadata.len()), (Some("k"), 0));
+    let forward = Outcome { answer: Answer::Forward(call(&key)), ..outcome() };
+    let Answer::Forward(kept) = decided(forward, Kind::Value, 0).answer else {
+        panic!("a forward");
+    };
+    assert_eq!(kept.metadata, [("stead-idempotency-key".to_owned(), "k".to_owned())]);
+}
+
+#[test]
 fn malformed_options_are_violations() {
     let long = "t".repeat(257);
     for option in [
@@ -181,7 +193,7 @@ proptest! {
         due in 0_u64..1_000_000, every in 1_u64..10_000, now in 0_u64..2_000_000,
     ) {
         let next = timer::again(due, every, now);
-        prop_assert!(next > due && (next - due) % every == 0);
+        prop_assert!(next > due && (next - due).is_multiple_of(every));
         prop_assert!(next > now);
         prop_assert!(next - every <= now.max(due));
     }
