@@ -1,15 +1,21 @@
 use std::path::PathBuf;
 
-const FILES: &[&str] = &["shoppingcart/shoppingcart.proto"];
+/// What is compiled into one file of descriptors each.
+const SETS: &[(&str, &[&str])] = &[
+    ("cart.binpb", &["shoppingcart/shoppingcart.proto"]),
+    ("tck.binpb", &["stead/tck/v1/action.proto"]),
+];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let includes = ["../examples/shopping-cart/proto", "../proto"];
+    let includes = ["../examples/shopping-cart/proto", "../examples/tck-model/proto", "../proto"];
     for include in includes {
         println!("cargo::rerun-if-changed={include}");
     }
-    let descriptors = protox::compile(FILES, includes)?;
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
-    std::fs::write(out.join("cart.binpb"), prost::Message::encode_to_vec(&descriptors))?;
-    tonic_prost_build::configure().build_server(false).compile_fds(descriptors)?;
+    for (name, files) in SETS {
+        let descriptors = protox::compile(files.iter(), includes)?;
+        std::fs::write(out.join(name), prost::Message::encode_to_vec(&descriptors))?;
+        tonic_prost_build::configure().build_server(false).compile_fds(descriptors)?;
+    }
     Ok(())
 }

@@ -12,6 +12,8 @@ mod event_sourced;
 
 mod examples;
 
+mod actions;
+
 mod idempotency;
 
 mod deploy;

@@ -35,5 +35,13 @@ pub mod proto {
     tonic::include_proto!("com.example.shoppingcart");
 }
 
+/// The messages of the model action and its gRPC client.
+pub mod tck {
+    tonic::include_proto!("stead.tck.v1");
+}
+
+/// The `FileDescriptorSet` of the model action.
+pub const TCK_DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/tck.binpb"));
+
 /// The `FileDescriptorSet` of the cart's public API, for clients that want one.
 pub const CART_DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/cart.binpb"));

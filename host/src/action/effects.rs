@@ -118,12 +118,14 @@ impl Inner {
             return Err(Status::unavailable("the node is starting"));
         };
         let mut timeout = limits::CALL_DEADLINE_MAX;
+        let mut idempotency_key = None;
         for (name, value) in own {
             match name.as_str() {
                 "stead-timeout-ms" => {
                     let ms = value.parse().unwrap_or(u64::MAX);
                     timeout = timeout.min(std::time::Duration::from_millis(ms));
                 }
+                "stead-idempotency-key" => idempotency_key = Some(value),
                 "stead-result-to" => {}
                 _ => {
                     metadata.retain(|(other, _)| *other != name);
@@ -136,7 +138,7 @@ impl Inner {
             method,
             payload,
             metadata,
-            idempotency_key: None,
+            idempotency_key,
             fresh: None,
             deadline: until.min(clock::now() + timeout),
             request_id: request.request_id.clone(),
