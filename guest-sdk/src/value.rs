@@ -1,5 +1,7 @@
 //! What a value entity is.
 
+use std::fmt::Display;
+
 use prost::Name;
 
 /// A value entity: of what it was, only the newest state is kept.
@@ -10,19 +12,18 @@ use prost::Name;
 /// ```ignore
 /// impl Value for stored::Cart {
 ///     type State = Self;
-///     fn restore(state: Self) -> Result<Self, String> { Ok(state) }
 /// }
 /// ```
 pub trait Value: Default + 'static {
     /// The message that is stored, by [`Context::update`](crate::Context::update).
-    type State: Name + Default;
+    ///
+    /// The entity is made of it by `TryFrom`, or `From`, which MUST depend on nothing but the message, and
+    /// MUST accept every state that was ever stored: one that it cannot read makes the entity unusable
+    /// until a better module is deployed.
+    type State: Name + Default + TryInto<Self, Error: Display>;
+}
 
-    /// The entity in this state, which may have been stored by an older version of this code.
-    ///
-    /// MUST depend on nothing but the state, and MUST accept every state that was ever stored.
-    ///
-    /// # Errors
-    ///
-    /// Why the state cannot be read. The entity then cannot be used until a better module is deployed.
-    fn restore(state: Self::State) -> Result<Self, String>;
+/// The entity in this state.
+pub(crate) fn restored<V: Value>(state: V::State) -> Result<V, String> {
+    state.try_into().map_err(|error: <V::State as TryInto<V>>::Error| error.to_string())
 }

@@ -62,9 +62,11 @@ impl ValueEntityConfigured for Text {
 
 impl Value for Text {
     type State = ValueState;
+}
 
-    fn restore(state: ValueState) -> Result<Self, String> {
-        Ok(Self(state.value))
+impl From<ValueState> for Text {
+    fn from(state: ValueState) -> Self {
+        Self(state.value)
     }
 }
 

@@ -12,10 +12,6 @@ use stead_sdk::{Context, Outcome, Value, reject};
 /// The message that is stored is the entity.
 impl Value for Cart {
     type State = Self;
-
-    fn restore(state: Self) -> Result<Self, String> {
-        Ok(state)
-    }
 }
 
 impl ValueCart for Cart {

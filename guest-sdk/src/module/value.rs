@@ -8,7 +8,7 @@ use crate::event::EncodedMessage;
 use crate::module::{Command, Entity, Handled};
 use crate::rejection::Rejection;
 use crate::service::Dispatch;
-use crate::value::Value;
+use crate::value::{Value, restored};
 use crate::view::StateChange;
 
 pub(super) struct Live<V> {
@@ -31,7 +31,7 @@ impl<V: Value> Entity for Live<V> {
     }
 
     fn restore(&mut self, state: &EncodedMessage) -> Result<(), String> {
-        self.state = V::restore(state.decode::<V::State>()?)?;
+        self.state = restored::<V>(state.decode::<V::State>()?)?;
         self.exists = true;
         Ok(())
     }

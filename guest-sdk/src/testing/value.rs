@@ -9,7 +9,7 @@ use crate::context::{Context, Invocation};
 use crate::event::EncodedMessage;
 use crate::module::value::changed;
 use crate::service::Handler;
-use crate::value::Value;
+use crate::value::{Value, restored};
 use crate::view::StateChange;
 
 /// A value entity and what is stored of it.
@@ -85,7 +85,7 @@ impl<V: Value> ValueScenario<V> {
             StateChange::None => {}
             StateChange::Update(state) => {
                 let state = state.decode().expect("a state decodes after it was encoded");
-                self.state = V::restore(state).expect("the entity reads its own state");
+                self.state = restored::<V>(state).expect("the entity reads its own state");
                 self.invocation.exists = true;
             }
             StateChange::Delete => {
