@@ -465,7 +465,7 @@ with a new one. A store is sqlite:DIR or postgres://user@host/database.
 Example:
   stead store copy --from sqlite:stead-data --to postgres://stead@db.internal/stead
 
-JSON: {entities, events, snapshots, receipts, modules, revisions}";
+JSON: {entities, events, snapshots, receipts, effects, timers, groups, view_rows, modules, revisions}";
 
 #[derive(Debug, Args)]
 #[command(after_help = STORE_COPY_HELP)]
@@ -477,6 +477,10 @@ pub struct StoreCopyArgs {
     /// Where to.
     #[arg(long, env = "STEAD_STORE", hide_env_values = true, value_name = "STORE")]
     pub to: String,
+
+    /// Leave groups of consumers and rows of views behind: they begin anew on the copy.
+    #[arg(long)]
+    pub without_consumers: bool,
 
     /// How many shards a new cluster gets; it can never be changed.
     #[arg(long, value_name = "N", default_value_t = SHARDS_DEFAULT)]

@@ -12,11 +12,11 @@ use crate::cli::failed::{Exit, Failed};
 use crate::cli::output::Output;
 use crate::journal::copy::{self, CopyError, Counts, Step};
 use crate::journal::postgres::{self, Claim, PgStore};
-use crate::journal::sqlite::{self, SqliteStore};
+use crate::journal::sqlite::{self, SqliteOptions, SqliteStore};
 use crate::journal::{Fence, Holdings, OpenError, Store, StoreError};
 use crate::words::config::Secret;
 use crate::words::telemetry::Metrics;
-use crate::words::{Address, Epoch, clock};
+use crate::words::{Epoch, Shard, clock};
 
 const NOT_EMPTY: &str =
     "the target holds data already, perhaps of a copy that was interrupted; copy into a new one";
@@ -49,13 +49,13 @@ pub async fn copy(args: StoreCopyArgs, out: &Output) -> Result<(), Failed> {
     let counts = match from {
         Place::Directory(dir) => {
             let source = open_existing(dir).await?;
-            let done = copy_to(&source, to, args.shards, out).await;
+            let done = copy_to(&source, to, &args, out).await;
             source.close().await;
             done?
         }
         Place::Database(url) => {
             let cluster = Cluster::open(&url, args.shards).await?;
-            let done = copy_to(&cluster.store, to, args.shards, out).await;
+            let done = copy_to(&cluster.store, to, &args, out).await;
             cluster.close(done).await?
         }
     };
@@ -65,17 +65,25 @@ pub async fn copy(args: StoreCopyArgs, out: &Output) -> Result<(), Failed> {
             "events": counts.events,
             "snapshots": counts.snapshots,
             "receipts": counts.receipts,
+            "effects": counts.effects,
+            "timers": counts.timers,
+            "groups": counts.groups,
+            "view_rows": counts.view_rows,
             "modules": counts.modules,
             "revisions": counts.revisions,
         }));
     } else {
         out.text(&format!(
             "copied and compared {} entities with {} events, {} snapshots, {} idempotency keys, {} \
-             modules and {} revisions",
+             effects, {} timers, {} consumer groups, {} rows of views, {} modules and {} revisions",
             counts.entities,
             counts.events,
             counts.snapshots,
             counts.receipts,
+            counts.effects,
+            counts.timers,
+            counts.groups,
+            counts.view_rows,
             counts.modules,
             counts.revisions,
         ));
@@ -88,31 +96,33 @@ async fn open_existing(dir: PathBuf) -> Result<SqliteStore, Failed> {
         let file = dir.join(sqlite::FILE);
         return Err(Failed::local(format!("there is no {}", file.display())));
     }
-    SqliteStore::open(&dir).await.map_err(not_opened)
+    // Packing would drop events that nobody needs any more while they are copied.
+    let options = SqliteOptions { tail_rows_max: usize::MAX, ..SqliteOptions::default() };
+    SqliteStore::open_with(&dir, options).await.map_err(not_opened)
 }
 
 async fn copy_to(
     source: &impl Store,
     to: Place,
-    shards: u32,
+    args: &StoreCopyArgs,
     out: &Output,
 ) -> Result<Counts, Failed> {
     match to {
         Place::Directory(dir) => {
             let target = SqliteStore::open(&dir).await.map_err(not_opened)?;
-            let done = run(source, &target, |_| Fence::default(), out).await;
+            let fence = |shard| Fence { shard, epoch: Epoch(0) };
+            let done = run(source, &target, fence, !args.without_consumers, out).await;
             target.close().await;
             done
         }
         Place::Database(url) => {
-            let cluster = Cluster::open(&url, shards).await?;
+            let cluster = Cluster::open(&url, args.shards).await?;
             let holdings = cluster.holdings.clone();
-            let fence = |address: &Address| {
-                let shard = holdings.shard_of(address);
+            let fence = |shard| {
                 // No shard has the epoch 0 while it is owned.
                 Fence { shard, epoch: holdings.epoch(shard).unwrap_or(Epoch(0)) }
             };
-            let done = run(source, &cluster.store, fence, out).await;
+            let done = run(source, &cluster.store, fence, !args.without_consumers, out).await;
             cluster.close(done).await
         }
     }
@@ -156,7 +166,8 @@ impl Cluster {
 async fn run<S: Store, T: Store>(
     source: &S,
     target: &T,
-    fence: impl Fn(&Address) -> Fence,
+    fence: impl Fn(Shard) -> Fence,
+    consumers: bool,
     out: &Output,
 ) -> Result<Counts, Failed> {
     let unreadable = |error: StoreError| Failed::local(error.to_string());
@@ -172,10 +183,10 @@ async fn run<S: Store, T: Store>(
         });
         bar.inc(1);
     };
-    let copied = copy::copy(source, target, fence, clock::unix_ms(), told).await;
+    let copied = copy::copy(source, target, fence, consumers, clock::unix_ms(), told).await;
     bar.finish_and_clear();
     copied.map_err(|error| match error {
-        CopyError::Fenced => Failed::refused(error.to_string()),
+        CopyError::Fenced | CopyError::Behind { .. } => Failed::refused(error.to_string()),
         CopyError::Source(_) | CopyError::Target(_) | CopyError::Different { .. } => {
             Failed::local(format!("{error}; what is in the target is not complete"))
         }

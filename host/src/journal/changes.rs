@@ -136,7 +136,10 @@ impl<'a> Changes<'a> {
                 Task::EffectRetry(id) => {
                     EffectChange { id: *id, tries: 0, due_ms: 0, error: "", parked: false }
                 }
-                Task::EffectDone(_) | Task::TimerLater { .. } | Task::Consumed(_) => continue,
+                Task::EffectDone(_)
+                | Task::TimerLater { .. }
+                | Task::Consumed(_)
+                | Task::ViewRows(_) => continue,
             };
             if done.insert((*fence, change.id)) {
                 self.effects_changed.push((*fence, change));
@@ -163,7 +166,18 @@ impl<'a> Changes<'a> {
         let mut laggards: HashMap<(Place, &Address), Option<&Laggard>> = HashMap::new();
         let mut rows: HashMap<(Fence, &str, &str), &RowChange> = HashMap::new();
         for Chore { fence, task } in chores {
-            let Task::Consumed(consumed) = task else { continue };
+            let consumed = match task {
+                Task::Consumed(consumed) => consumed,
+                Task::ViewRows(of) => {
+                    rows.extend(of.iter().map(|row| ((*fence, &*row.view, &*row.key), row)));
+                    continue;
+                }
+                Task::EffectDone(_)
+                | Task::EffectLater { .. }
+                | Task::EffectPark { .. }
+                | Task::EffectRetry(_)
+                | Task::TimerLater { .. } => continue,
+            };
             let Consumed { group, partition, expected_off, off, .. } = consumed;
             let place = Place { fence: *fence, group, partition: *partition };
             let step = Step { place, expected_off: *expected_off, off: *off };

@@ -41,7 +41,6 @@ impl Commit {
     }
 }
 
-#[expect(clippy::large_enum_variant, reason = "most are writes")]
 enum Job {
     Write(Write, Promise),
     Chore(Chore, Promise),

@@ -263,12 +263,14 @@ conformance! {
         sets_a_timer_again_and_cancels_it
         puts_a_timer_off_unless_it_was_set_again
         keeps_everything_of_a_timer
+        lists_timers_of_all_entities_in_order
     }
     forget {
         starts_with_the_first_event_that_is_kept
         keeps_the_newest_event_whatever_is_forgotten
         checks_numbers_as_if_nothing_were_forgotten
         forgets_in_the_batch_that_stores
+        begins_a_copy_at_the_first_event_that_is_kept
     }
     feed {
         feeds_events_of_every_journal_in_the_order_of_their_commits
@@ -284,6 +286,7 @@ conformance! {
         lists_rows_by_an_indexed_field_in_both_directions
         pages_rows_by_value_and_key
         replaces_the_values_of_a_row
+        lists_rows_with_all_of_their_values
         deletes_a_view_and_no_other
     }
 }

@@ -1,13 +1,23 @@
 //! Copies everything that a store holds into an empty one, and compares the two.
 //!
 //! Modules and revisions come last: until then a node that starts on the copy serves nothing.
+//!
+//! The events of a copy are in another order than those of the source, but for those of one entity. So the place of
+//! a group of consumers means nothing there, unless it is behind all events: a group that has more to consume
+//! is not copied, and nor is anything else.
+
+mod aside;
+#[cfg(test)]
+mod tests;
 
 use crate::journal::error::StoreError;
-use crate::journal::store::{EntityFilter, EntitySummary, Fence, Receipt, Store, Write};
+use crate::journal::store::{
+    Chore, EntityFilter, EntitySummary, Fence, Receipt, Store, Task, Write,
+};
 use crate::words::limits::{
     COMMIT_BYTES_MAX, COMMIT_ROWS_MAX, LIST_PAGE_MAX, REPLAY_BATCH_BYTES, REPLAY_BATCH_EVENTS,
 };
-use crate::words::{Address, Seq};
+use crate::words::{Address, Seq, Shard};
 
 /// How much there is to copy, or was copied.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -17,6 +27,12 @@ pub struct Counts {
     pub snapshots: u64,
     /// Records of idempotency keys that have not expired.
     pub receipts: u64,
+    /// Also those that are parked.
+    pub effects: u64,
+    pub timers: u64,
+    /// Groups of consumers.
+    pub groups: u64,
+    pub view_rows: u64,
     pub modules: u64,
     pub revisions: u64,
 }
@@ -37,6 +53,10 @@ pub enum CopyError {
     /// A node started, and took shards.
     #[error("a node has started on the target; stop it, and copy into a new database")]
     Fenced,
+    #[error(
+        "the consumer group {group} {problem}; start the source again until it has consumed everything (see `stead consumers list`) and copy then, or copy with --without-consumers, so that all groups and views begin anew"
+    )]
+    Behind { group: String, problem: String },
     #[error("{what} differs between source and target; copy again, into a new database")]
     Different { what: String },
 }
@@ -44,8 +64,14 @@ pub enum CopyError {
 /// Whether a store holds nothing at all.
 pub async fn is_empty(store: &impl Store) -> Result<bool, StoreError> {
     let first = EntityFilter { limit: 1, ..EntityFilter::default() };
+    let shards: Vec<Shard> = (0..store.shards()).map(Shard).collect();
     Ok(store.entities(&first).await?.entities.is_empty()
+        && store.outbox(&shards, None, 1).await?.is_empty()
+        && store.dead_letters(None, 1).await?.is_empty()
         && store.receipts(None, 0, 1).await?.is_empty()
+        && store.list_timers(None, 1).await?.is_empty()
+        && store.groups(None, 1).await?.is_empty()
+        && store.views(None, 1).await?.is_empty()
         && store.modules().await?.is_empty()
         && store.deployments().await?.is_empty())
 }
@@ -64,17 +90,20 @@ pub async fn count_entities(store: &impl Store) -> Result<u64, StoreError> {
     }
 }
 
-/// Copies and verifies. `fence` gives the right to write an entity of the target; `told` hears of each
-/// entity that is done.
+/// Copies and verifies. `fence` gives the right to write a shard of the target; `told` hears of each entity that is
+/// done. Nothing may change the source meanwhile. Without `consumers`, groups of consumers and rows of views stay
+/// behind, and begin anew on the copy.
 pub async fn copy<S: Store, T: Store>(
     source: &S,
     target: &T,
-    fence: impl Fn(&Address) -> Fence,
+    fence: impl Fn(Shard) -> Fence,
+    consumers: bool,
     now_ms: u64,
     mut told: impl FnMut(Step),
 ) -> Result<Counts, CopyError> {
     let lanes = (0..target.lanes()).map(|_| Batch::default()).collect();
     let mut copy = Copy { source, target, fence, lanes, counts: Counts::default() };
+    let groups = if consumers { copy.groups_of_source().await? } else { Vec::new() };
     copy.for_entities(async |copy, address| {
         copy.entity(&address).await?;
         copy.counts.entities += 1;
@@ -84,7 +113,15 @@ pub async fn copy<S: Store, T: Store>(
     .await?;
     copy.flush_all().await?;
     copy.receipts(now_ms).await?;
+    copy.effects().await?;
+    copy.timers().await?;
     copy.flush_all().await?;
+    copy.tries().await?;
+    if consumers {
+        copy.view_rows().await?;
+    }
+    copy.flush_all().await?;
+    copy.groups(&groups).await?;
     copy.for_entities(async |copy, address| {
         copy.compare(&address).await?;
         told(Step::Verifying);
@@ -92,6 +129,12 @@ pub async fn copy<S: Store, T: Store>(
     })
     .await?;
     copy.compare_receipts(now_ms).await?;
+    copy.compare_effects().await?;
+    copy.compare_timers().await?;
+    if consumers {
+        copy.compare_groups().await?;
+        copy.compare_views().await?;
+    }
     if count_entities(target).await.map_err(CopyError::Target)? != copy.counts.entities {
         return Err(different("the number of entities"));
     }
@@ -102,6 +145,7 @@ pub async fn copy<S: Store, T: Store>(
 #[derive(Default)]
 struct Batch {
     writes: Vec<Write>,
+    chores: Vec<Chore>,
     rows: usize,
     bytes: usize,
 }
@@ -114,7 +158,7 @@ struct Copy<'a, S, T, F> {
     counts: Counts,
 }
 
-impl<S: Store, T: Store, F: Fn(&Address) -> Fence> Copy<'_, S, T, F> {
+impl<S: Store, T: Store, F: Fn(Shard) -> Fence> Copy<'_, S, T, F> {
     async fn for_entities(
         &mut self,
         mut each: impl AsyncFnMut(&mut Self, Address) -> Result<(), CopyError>,
@@ -138,14 +182,18 @@ impl<S: Store, T: Store, F: Fn(&Address) -> Fence> Copy<'_, S, T, F> {
         loop {
             let page = self.source.events(address, from, REPLAY_BATCH_EVENTS, REPLAY_BATCH_BYTES);
             let page = page.await.map_err(CopyError::Source)?;
-            from = from.plus(page.events.len());
+            // Events before the first of the first page may be forgotten.
+            let is_beginning = from == Seq(1);
             for stored in page.events {
                 let after = Seq(stored.seq.0 - 1);
+                let forgotten = is_beginning && from == Seq(1) && after > Seq::ZERO;
+                from = stored.seq.plus(1);
                 let snapshot = loaded.snapshot.as_ref().filter(|kept| kept.seq == stored.seq);
                 self.counts.events += 1;
                 self.counts.snapshots += u64::from(snapshot.is_some());
                 let mut write = self.write(address, after, stored.at_ms);
                 write.events.push(stored.event);
+                write.forget_before = forgotten.then_some(stored.seq);
                 write.snapshot = snapshot.map(|kept| kept.state.clone());
                 self.queue(write).await?;
             }
@@ -173,7 +221,21 @@ impl<S: Store, T: Store, F: Fn(&Address) -> Fence> Copy<'_, S, T, F> {
     }
 
     fn write(&self, address: &Address, after: Seq, at_ms: u64) -> Write {
-        Write::new(address.clone(), (self.fence)(address), after, at_ms)
+        Write::new(address.clone(), self.fence_of(address), after, at_ms)
+    }
+
+    fn fence_of(&self, address: &Address) -> Fence {
+        (self.fence)(address.shard(self.target.shards()))
+    }
+
+    async fn chore(&mut self, fence: Fence, task: Task) -> Result<(), CopyError> {
+        let chore = Chore { fence, task };
+        let lane = fence.shard.0 as usize % self.lanes.len();
+        let batch = &mut self.lanes[lane];
+        batch.rows += chore.rows();
+        batch.bytes += chore.bytes();
+        batch.chores.push(chore);
+        self.flush_if_full(lane).await
     }
 
     async fn queue(&mut self, write: Write) -> Result<(), CopyError> {
@@ -182,21 +244,28 @@ impl<S: Store, T: Store, F: Fn(&Address) -> Fence> Copy<'_, S, T, F> {
         batch.rows += write.rows();
         batch.bytes += write.bytes();
         batch.writes.push(write);
-        if batch.rows >= COMMIT_ROWS_MAX || batch.bytes >= COMMIT_BYTES_MAX {
-            self.flush(lane).await?;
+        self.flush_if_full(lane).await
+    }
+
+    async fn flush_if_full(&mut self, lane: usize) -> Result<(), CopyError> {
+        let batch = &self.lanes[lane];
+        match batch.rows >= COMMIT_ROWS_MAX || batch.bytes >= COMMIT_BYTES_MAX {
+            true => self.flush(lane).await,
+            false => Ok(()),
         }
-        Ok(())
     }
 
     async fn flush(&mut self, lane: usize) -> Result<(), CopyError> {
         let batch = std::mem::take(&mut self.lanes[lane]);
-        if batch.writes.is_empty() {
-            return Ok(());
+        let mut fenced = Vec::new();
+        if !batch.writes.is_empty() {
+            fenced = self.target.import(&batch.writes).await.map_err(CopyError::Target)?;
         }
-        match self.target.commit(&batch.writes, &[]).await.map_err(CopyError::Target)?.is_empty() {
-            true => Ok(()),
-            false => Err(CopyError::Fenced),
+        if !batch.chores.is_empty() {
+            let done = self.target.commit(&[], &batch.chores).await;
+            fenced.extend(done.map_err(CopyError::Target)?);
         }
+        if fenced.is_empty() { Ok(()) } else { Err(CopyError::Fenced) }
     }
 
     async fn flush_all(&mut self) -> Result<(), CopyError> {
@@ -216,6 +285,7 @@ impl<S: Store, T: Store, F: Fn(&Address) -> Fence> Copy<'_, S, T, F> {
         loop {
             let page = self.source.events(address, from, REPLAY_BATCH_EVENTS, REPLAY_BATCH_BYTES);
             let page = page.await.map_err(CopyError::Source)?;
+            from = page.events.first().map_or(from, |first| first.seq);
             // Pages of two stores may end at different events.
             let mut copied = Vec::new();
             while copied.len() < page.events.len() {
@@ -288,80 +358,4 @@ fn place(last: &(Address, Receipt)) -> (&Address, &str) {
 
 fn different(what: &str) -> CopyError {
     CopyError::Different { what: what.into() }
-}
-
-#[cfg(test)]
-mod tests {
-    use bytes::Bytes;
-
-    use super::*;
-    use crate::journal::memory::MemoryStore;
-    use crate::journal::postgres::tests::open;
-    use crate::journal::sqlite::SqliteStore;
-    use crate::journal::store::{DeploymentRecord, ModuleRecord};
-    use crate::journal::{conformance, postgres};
-    use crate::words::{Digest, Message, Revision};
-
-    async fn fill(store: &impl Store) -> Counts {
-        let receipt = |key: &str, expires_at_ms| Receipt {
-            key: key.into(),
-            request_hash: [1; 32],
-            reply: Bytes::from_static(b"reply"),
-            expires_at_ms,
-        };
-        for id in 0..30 {
-            let id = format!("cart {id}");
-            let snapshot = Some(Message::new("test.State", id.clone()));
-            let first = Write { snapshot, ..conformance::write(&id, 0, 3) };
-            let receipt = Some(receipt(&id, u64::MAX >> 1));
-            let second = Write { receipt, ..conformance::write(&id, 3, 4) };
-            store.commit(&[first, second], &[]).await.unwrap();
-        }
-        let alone = Write { receipt: Some(receipt("k", 1 << 60)), ..conformance::write("x", 0, 0) };
-        let expired = Write { receipt: Some(receipt("k", 9)), ..conformance::write("y", 0, 0) };
-        store.commit(&[alone, expired], &[]).await.unwrap();
-        let bytes = Bytes::from_static(b"module");
-        let digest = Digest::of(&bytes);
-        let module = ModuleRecord { digest, name: "m.wasm".into(), bytes: 6, uploaded_at_ms: 1 };
-        store.put_module(&module, &bytes).await.unwrap();
-        let modules = vec![digest];
-        let note = String::from("deploy");
-        let revision = DeploymentRecord { revision: Revision(1), modules, created_at_ms: 2, note };
-        store.put_deployment(&revision).await.unwrap();
-        Counts { entities: 30, events: 210, snapshots: 30, receipts: 31, modules: 1, revisions: 1 }
-    }
-
-    #[tokio::test]
-    async fn a_copy_is_complete_and_compared() {
-        let dir = tempfile::tempdir().unwrap();
-        let source = SqliteStore::open(dir.path()).await.unwrap();
-        let expected = fill(&source).await;
-        let cluster = open(8).await;
-        let fence = |address: &Address| {
-            let shard = cluster.holdings.shard_of(address);
-            Fence { shard, epoch: cluster.holdings.epoch(shard).unwrap() }
-        };
-        assert!(is_empty(&cluster.store).await.unwrap());
-        let mut steps = Vec::new();
-        let told = |step| steps.push(step);
-        let counts = copy(&source, &cluster.store, fence, 100, told).await.unwrap();
-        assert_eq!(counts, expected);
-        assert_eq!(steps.len(), 60);
-        assert!(!is_empty(&cluster.store).await.unwrap());
-        // And back, as every other store can be read and written in the same way.
-        let back = MemoryStore::default();
-        let counts = copy(&cluster.store, &back, |_| Fence::default(), 100, |_| {}).await.unwrap();
-        assert_eq!(counts, expected);
-    }
-
-    #[tokio::test]
-    async fn a_claim_is_refused_while_there_is_a_node_and_lets_go_of_every_shard() {
-        let url = crate::words::config::Secret::new(postgres::server::Server::shared().database());
-        postgres::prepare(&url, 4).await.unwrap();
-        let claim = postgres::Claim::take(&url).await.unwrap();
-        let second = postgres::Claim::take(&url).await.err().unwrap().to_string();
-        assert!(second.contains("is in use: a node is registered"), "{second}");
-        claim.release().await.unwrap();
-        postgres::Claim::take(&url).await.unwrap();
-    }
 }

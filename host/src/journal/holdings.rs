@@ -12,7 +12,7 @@ use crate::words::clock::{self, BootTime};
 use crate::words::{Address, Epoch, Shard};
 
 /// Shards of a node without a cluster: they only spread its entities over locks.
-const ALONE_SHARDS: u32 = 64;
+pub const ALONE_SHARDS: u32 = 64;
 const ALONE_EPOCH: Epoch = Epoch(1);
 
 /// Bit 0 of a slot: nothing enters any more.

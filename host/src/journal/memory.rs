@@ -14,8 +14,8 @@ use crate::journal::memory::aside::Aside;
 use crate::journal::store::{
     Chore, DeploymentRecord, DueTimer, EffectId, EntityFilter, EntityPage, EntitySummary,
     EventPage, FeedEntry, FeedPage, Fence, GroupPosition, Laggard, Loaded, ModuleRecord, OutboxRow,
-    Partition, Receipt, Snapshot, Store, StoredEvent, TimerRow, ViewQuery, ViewRow, Write,
-    deployment_conflict,
+    Partition, Receipt, RowChange, Snapshot, Store, StoredEvent, TimerRow, ViewQuery, ViewRow,
+    Write, deployment_conflict,
 };
 use crate::words::limits::SNAPSHOTS_KEPT;
 use crate::words::{Address, Digest, EntityId, Epoch, JournalName, Revision, Seq, Shard};
@@ -95,6 +95,28 @@ impl Entity {
     }
 }
 
+impl MemoryStore {
+    async fn store(&self, batch: &[Write], chores: &[Chore]) -> Result<Vec<Fence>, StoreError> {
+        let _open = self.gate.read().await;
+        let mut state = self.state()?;
+        if let Some(error) = state.errors.pop_front() {
+            return Err(error);
+        }
+        let fences = batch.iter().map(|write| write.fence);
+        let fences = fences.chain(chores.iter().map(|chore| chore.fence));
+        let fenced: Vec<Fence> = fences.filter(|fence| state.is_fenced(fence)).collect();
+        let batch: Vec<&Write> =
+            batch.iter().filter(|write| !fenced.contains(&write.fence)).collect();
+        let chores: Vec<&Chore> =
+            chores.iter().filter(|chore| !fenced.contains(&chore.fence)).collect();
+        state.check(&batch)?;
+        state.aside.check(&chores)?;
+        batch.into_iter().for_each(|write| state.apply(write));
+        chores.into_iter().for_each(|chore| state.aside.chore(chore));
+        Ok(fenced)
+    }
+}
+
 impl State {
     fn seq(&self, address: &Address) -> Seq {
         self.entities.get(address).map_or(Seq::ZERO, Entity::seq)
@@ -146,23 +168,18 @@ impl State {
 
 impl Store for MemoryStore {
     async fn commit(&self, batch: &[Write], chores: &[Chore]) -> Result<Vec<Fence>, StoreError> {
-        let _open = self.gate.read().await;
-        let mut state = self.state()?;
-        if let Some(error) = state.errors.pop_front() {
-            return Err(error);
+        self.store(batch, chores).await
+    }
+
+    async fn import(&self, batch: &[Write]) -> Result<Vec<Fence>, StoreError> {
+        for write in batch.iter().filter(|write| write.is_beginning()) {
+            let mut state = self.state()?;
+            let entity = state.entities.entry(write.address.clone()).or_default();
+            if entity.seq() == Seq::ZERO {
+                entity.dropped = write.after.0 as usize;
+            }
         }
-        let fences = batch.iter().map(|write| write.fence);
-        let fences = fences.chain(chores.iter().map(|chore| chore.fence));
-        let fenced: Vec<Fence> = fences.filter(|fence| state.is_fenced(fence)).collect();
-        let batch: Vec<&Write> =
-            batch.iter().filter(|write| !fenced.contains(&write.fence)).collect();
-        let chores: Vec<&Chore> =
-            chores.iter().filter(|chore| !fenced.contains(&chore.fence)).collect();
-        state.check(&batch)?;
-        state.aside.check(&chores)?;
-        batch.into_iter().for_each(|write| state.apply(write));
-        chores.into_iter().for_each(|chore| state.aside.chore(chore));
-        Ok(fenced)
+        self.store(batch, &[]).await
     }
 
     async fn fenced(&self, fences: &[Fence]) -> Result<Vec<Shard>, StoreError> {
@@ -321,6 +338,14 @@ impl Store for MemoryStore {
         Ok(self.state()?.aside.timer(address, name))
     }
 
+    async fn list_timers(
+        &self,
+        after: Option<(&Address, &str)>,
+        limit: usize,
+    ) -> Result<Vec<TimerRow>, StoreError> {
+        Ok(self.state()?.aside.list_timers(after, limit))
+    }
+
     async fn feed(
         &self,
         _partition: Partition,
@@ -385,6 +410,15 @@ impl Store for MemoryStore {
 
     async fn view_rows(&self, view: &str, query: &ViewQuery) -> Result<Vec<ViewRow>, StoreError> {
         Ok(self.state()?.aside.view_rows(view, query))
+    }
+
+    async fn list_view(
+        &self,
+        view: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<RowChange>, StoreError> {
+        Ok(self.state()?.aside.list_view(view, after, limit))
     }
 
     async fn views(&self, after: Option<&str>, limit: usize) -> Result<Vec<String>, StoreError> {

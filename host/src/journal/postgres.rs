@@ -42,8 +42,8 @@ use crate::journal::postgres::fenced::Question;
 use crate::journal::postgres::sweep::Superfluous;
 use crate::journal::store::{
     Chore, DeploymentRecord, DueTimer, EffectId, EntityFilter, EntityPage, EventPage, FeedPage,
-    Fence, GroupPosition, Laggard, Loaded, ModuleRecord, OutboxRow, Partition, Receipt, Store,
-    TimerRow, ViewQuery, ViewRow, Write,
+    Fence, GroupPosition, Laggard, Loaded, ModuleRecord, OutboxRow, Partition, Receipt, RowChange,
+    Store, TimerRow, ViewQuery, ViewRow, Write,
 };
 use crate::words::config::Secret;
 use crate::words::limits::{
@@ -175,7 +175,15 @@ impl Store for PgStore {
     }
 
     async fn commit(&self, batch: &[Write], chores: &[Chore]) -> Result<Vec<Fence>, StoreError> {
-        self.0.commit(batch, chores).await
+        self.0.commit(batch, chores, false).await
+    }
+
+    async fn import(&self, batch: &[Write]) -> Result<Vec<Fence>, StoreError> {
+        self.0.commit(batch, &[], true).await
+    }
+
+    fn shards(&self) -> u32 {
+        self.0.holdings.shards()
     }
 
     async fn fenced(&self, fences: &[Fence]) -> Result<Vec<Shard>, StoreError> {
@@ -280,6 +288,14 @@ impl Store for PgStore {
         Ok(outbox::timers_of(&self.0, address, Some(name), 1).await?.pop())
     }
 
+    async fn list_timers(
+        &self,
+        after: Option<(&Address, &str)>,
+        limit: usize,
+    ) -> Result<Vec<TimerRow>, StoreError> {
+        outbox::list_timers(&self.0, after, limit).await
+    }
+
     async fn feed(
         &self,
         partition: Partition,
@@ -321,6 +337,15 @@ impl Store for PgStore {
 
     async fn view_rows(&self, view: &str, query: &ViewQuery) -> Result<Vec<ViewRow>, StoreError> {
         views::rows(&self.0, view, query).await
+    }
+
+    async fn list_view(
+        &self,
+        view: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<RowChange>, StoreError> {
+        views::list(&self.0, view, after, limit).await
     }
 
     async fn views(&self, after: Option<&str>, limit: usize) -> Result<Vec<String>, StoreError> {

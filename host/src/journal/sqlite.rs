@@ -37,8 +37,8 @@ use crate::journal::sqlite::index::{Index, Types};
 use crate::journal::sqlite::writer::Writer;
 use crate::journal::store::{
     Chore, DeploymentRecord, DueTimer, EffectId, EntityFilter, EntityPage, EventPage, FeedPage,
-    Fence, GroupPosition, Laggard, Loaded, ModuleRecord, OutboxRow, Partition, Receipt, Store,
-    TimerRow, ViewQuery, ViewRow, Write,
+    Fence, GroupPosition, Laggard, Loaded, ModuleRecord, OutboxRow, Partition, Receipt, RowChange,
+    Store, TimerRow, ViewQuery, ViewRow, Write,
 };
 use crate::words::limits::{
     LIST_PAGE_MAX, MESSAGE_TYPES_MAX, PACK_AT_CLOSE_MAX, PACK_RETRY_AFTER, PACK_SLICE_BYTES,
@@ -254,7 +254,12 @@ impl Inner {
 
 impl Store for SqliteStore {
     async fn commit(&self, batch: &[Write], chores: &[Chore]) -> Result<Vec<Fence>, StoreError> {
-        self.0.commit(batch, chores).await?;
+        self.0.commit(batch, chores, false).await?;
+        Ok(Vec::new())
+    }
+
+    async fn import(&self, batch: &[Write]) -> Result<Vec<Fence>, StoreError> {
+        self.0.commit(batch, &[], true).await?;
         Ok(Vec::new())
     }
 
@@ -363,6 +368,14 @@ impl Store for SqliteStore {
         Ok(outbox::timers_of(&self.0, address, Some(name), 1).await?.pop())
     }
 
+    async fn list_timers(
+        &self,
+        after: Option<(&Address, &str)>,
+        limit: usize,
+    ) -> Result<Vec<TimerRow>, StoreError> {
+        outbox::list_timers(&self.0, after, limit).await
+    }
+
     async fn feed(
         &self,
         _partition: Partition,
@@ -404,6 +417,15 @@ impl Store for SqliteStore {
 
     async fn view_rows(&self, view: &str, query: &ViewQuery) -> Result<Vec<ViewRow>, StoreError> {
         views::rows(&self.0, view, query).await
+    }
+
+    async fn list_view(
+        &self,
+        view: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<RowChange>, StoreError> {
+        views::list(&self.0, view, after, limit).await
     }
 
     async fn views(&self, after: Option<&str>, limit: usize) -> Result<Vec<String>, StoreError> {

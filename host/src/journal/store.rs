@@ -13,6 +13,7 @@ use std::future::Future;
 use bytes::Bytes;
 
 use crate::journal::error::StoreError;
+use crate::journal::holdings::ALONE_SHARDS;
 use crate::words::{Address, Digest, JournalName, Revision, Seq, Shard};
 
 pub use chore::{Chore, Task};
@@ -38,8 +39,8 @@ pub use write::{Fence, Receipt, Write};
 ///   in the answer of `commit`, which stores the other writes. A store that only one process can open
 ///   names none.
 /// - What a write asks for beside its events (effects, timers) MUST be stored with it, or not at all. Chores are
-///   stored in the same transaction as the writes of their batch, each under its own fence; they are applied in
-///   their order, as if after the writes.
+///   stored in the same transaction as the writes of their batch, each under its own fence, and applied in
+///   their order. Who sends one has waited for the write whose rows it changes.
 /// - A [`Consumed`] whose `expected_off` is not the group's position MUST fail the whole batch with
 ///   [`StoreError::Moved`], and leave the store unchanged.
 /// - Events that a write allows to forget MAY be dropped at any time after it is stored; the others, and always
@@ -75,6 +76,18 @@ pub trait Store: Send + Sync + 'static {
         batch: &[Write],
         chores: &[Chore],
     ) -> impl Future<Output = Result<Vec<Fence>, StoreError>> + Send;
+
+    /// As `commit`, for copies: a write of an entity of which nothing is stored may begin at any number, if it
+    /// allows to forget whatever is before its first event ([`Write::is_beginning`]).
+    fn import(
+        &self,
+        batch: &[Write],
+    ) -> impl Future<Output = Result<Vec<Fence>, StoreError>> + Send;
+
+    /// How many shards there are: rows name them, from 0 on.
+    fn shards(&self) -> u32 {
+        ALONE_SHARDS
+    }
 
     /// Which of these are not the shards' present owner and epoch.
     fn fenced(
@@ -181,6 +194,14 @@ pub trait Store: Send + Sync + 'static {
         name: &str,
     ) -> impl Future<Output = Result<Option<TimerRow>, StoreError>> + Send;
 
+    /// Timers of all entities, ordered by journal name, id and name (bytewise), from after a place on: at most
+    /// `limit`.
+    fn list_timers(
+        &self,
+        after: Option<(&Address, &str)>,
+        limit: usize,
+    ) -> impl Future<Output = Result<Vec<TimerRow>, StoreError>> + Send;
+
     /// How many partitions the feed has: they are numbered from 0. Either one, or one for each shard, of the
     /// same number.
     fn partitions(&self) -> u32 {
@@ -237,6 +258,14 @@ pub trait Store: Send + Sync + 'static {
         view: &str,
         query: &ViewQuery,
     ) -> impl Future<Output = Result<Vec<ViewRow>, StoreError>> + Send;
+
+    /// All that there is of a view's rows, by key (bytewise), from after one on: at most `limit`.
+    fn list_view(
+        &self,
+        view: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> impl Future<Output = Result<Vec<RowChange>, StoreError>> + Send;
 
     /// Names of views that have rows, ordered (bytewise), from after one on: at most `limit`.
     fn views(

@@ -224,6 +224,8 @@ pub const FEED_SEGMENTS_AT_ONCE: usize = 64;
 pub const ROWS_READ_BYTES_MAX: usize = 8 * MIB;
 /// What counts of a value by which a view is listed: with names and key it has to fit into a page of an index.
 pub const VIEW_VALUE_BYTES_MAX: usize = KIB;
+/// Entities that lag behind in a group that is copied: they are held in memory.
+pub const COPY_LAGGARDS_MAX: usize = 100_000;
 /// Rows of a view that are deleted at once.
 pub const VIEW_DELETE_ROWS: i64 = 2_000;
 /// Entities whose newest sequence number is kept in memory, hot or not.

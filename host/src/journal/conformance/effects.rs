@@ -13,7 +13,7 @@ fn call(n: u64) -> StoredCall {
         metadata: vec![("a".into(), "1".into()), ("a".into(), "\0é".into())],
         hops: n as u32,
         timeout_ms: 30_000 + n,
-        result_to: (n % 2 == 0).then(|| format!("token {n}")),
+        result_to: n.is_multiple_of(2).then(|| format!("token {n}")),
         request_id: format!("request {n}"),
         created_ms: u64::MAX - n,
     }
@@ -128,7 +128,7 @@ pub async fn puts_effects_off_parks_and_retries_them(mut fixture: impl Fixture) 
     let store = fixture.store();
     let put_off = OutboxRow { tries: 3, due_ms: 77, error: error(), ..row("a", 1) };
     let parked = |n| OutboxRow { tries: 20, parked: true, error: error(), ..row("a", n) };
-    assert_eq!(outbox(store).await, [put_off.clone()]);
+    assert_eq!(outbox(store).await, std::slice::from_ref(&put_off));
     assert_eq!(store.dead_letters(None, 10).await.unwrap(), [parked(2), parked(3)]);
     assert_eq!(store.dead_letters(None, 1).await.unwrap(), [parked(2)]);
     assert_eq!(store.dead_letters(Some(id(2)), 10).await.unwrap(), [parked(3)]);

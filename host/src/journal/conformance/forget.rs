@@ -81,3 +81,17 @@ pub async fn forgets_in_the_batch_that_stores(mut fixture: impl Fixture) {
         assert_kept(fixture.store(), (round + 1) * 64, (round + 1) * 64).await;
     }
 }
+
+pub async fn begins_a_copy_at_the_first_event_that_is_kept(mut fixture: impl Fixture) {
+    let batch = [forgetting(20, 1, 21), write("a", 21, 5), write("b", 0, 1)];
+    let error = fixture.store().commit(&batch, &[]).await.unwrap_err();
+    assert!(matches!(error, StoreError::Conflict { .. }), "{error}");
+    assert_eq!(fixture.store().import(&batch).await.unwrap(), []);
+    fixture.settle().await;
+    assert_kept(fixture.store(), 21, 26).await;
+    // An entity that is there goes on where it is.
+    let error = fixture.store().import(&[forgetting(30, 1, 31)]).await.unwrap_err();
+    assert!(matches!(error, StoreError::Conflict { .. }), "{error}");
+    fixture.commit(&[write("a", 26, 1)]).await;
+    assert_kept(fixture.store(), 21, 27).await;
+}

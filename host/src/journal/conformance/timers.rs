@@ -6,7 +6,7 @@ use crate::journal::store::{DueTimer, Timer, TimerChange, TimerRow};
 fn timer(due_ms: u64, token: u8) -> Timer {
     Timer {
         due_ms,
-        every_ms: (token % 2 == 0).then_some(u64::from(token) * 100),
+        every_ms: token.is_multiple_of(2).then_some(u64::from(token) * 100),
         method: format!("Fire{token}"),
         payload: Bytes::from(vec![token, 0, 0xff]),
         token: [token; 16],
@@ -115,4 +115,26 @@ pub async fn keeps_everything_of_a_timer(mut fixture: impl Fixture) {
     assert_eq!(store.timer(&a, "once").await.unwrap(), Some(row("a", "once", 5, 9)));
     assert_eq!(store.timer(&a, "n").await.unwrap(), None);
     assert_eq!(store.timer(&Address::new("carts", "b"), "once").await.unwrap(), None);
+}
+
+pub async fn lists_timers_of_all_entities_in_order(mut fixture: impl Fixture) {
+    let batch = [
+        timed("b", 0, 1, vec![set("x", 1, 1)]),
+        timed("a", 0, 0, vec![set("y", 2, 2), set("x", 3, 3)]),
+    ];
+    fixture.commit(&batch).await;
+    let store = fixture.store();
+    let all = [row("a", "x", 3, 3), row("a", "y", 2, 2), row("b", "x", 1, 1)];
+    assert_eq!(store.list_timers(None, 10).await.unwrap(), all);
+    let mut found: Vec<TimerRow> = Vec::new();
+    loop {
+        let after = found.last().map(|row| (row.address.clone(), row.name.clone()));
+        let after = after.as_ref().map(|(address, name)| (address, name.as_str()));
+        let page = store.list_timers(after, 1).await.unwrap();
+        if page.is_empty() {
+            break;
+        }
+        found.extend(page);
+    }
+    assert_eq!(found, all);
 }

@@ -152,3 +152,15 @@ pub async fn deletes_a_view_and_no_other(mut fixture: impl Fixture) {
     let rows = store.view_rows("w\0ä", &by("other", ViewRange::ALL)).await.unwrap();
     assert_eq!(rows.len(), 1);
 }
+
+pub async fn lists_rows_with_all_of_their_values(mut fixture: impl Fixture) {
+    let rows = vec![row("a", &[1], Some("x")), row("b", &[2], None)];
+    fixture.chores([Task::ViewRows(vec![row("b", &[9], Some("y"))])]).await;
+    fixture.chores([Task::ViewRows(rows.clone())]).await;
+    let store = fixture.store();
+    assert_eq!(store.list_view("v", None, 10).await.unwrap(), rows);
+    assert_eq!(store.list_view("v", None, 1).await.unwrap(), rows[..1]);
+    assert_eq!(store.list_view("v", Some("a"), 10).await.unwrap(), rows[1..]);
+    assert_eq!(store.list_view("w", None, 10).await.unwrap(), []);
+    assert_eq!(store.groups(None, 10).await.unwrap(), [""; 0]);
+}

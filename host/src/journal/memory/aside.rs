@@ -92,6 +92,7 @@ impl Aside {
                 }
             }
             Task::Consumed(step) => self.consumed(step),
+            Task::ViewRows(rows) => self.view_is(rows),
         }
     }
 
@@ -112,7 +113,11 @@ impl Aside {
         for address in &step.caught_up {
             self.laggards.remove(&(step.group.clone(), step.partition, address.clone()));
         }
-        for RowChange { view, key, row } in &step.rows {
+        self.view_is(&step.rows);
+    }
+
+    fn view_is(&mut self, rows: &[RowChange]) {
+        for RowChange { view, key, row } in rows {
             let place = (view.clone(), key.clone());
             match row {
                 Some(row) => self.views.insert(place, row.clone()),
@@ -129,7 +134,7 @@ impl Aside {
     ) -> Vec<OutboxRow> {
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         let rows = self.outbox.range((from, Bound::Unbounded)).map(|(_, row)| row);
-        let rows = rows.filter(|row| is_wanted(row)).cloned().take(limit).collect();
+        let rows = rows.filter(|row| is_wanted(row)).take(limit).cloned().collect();
         bounded(rows, |row| row.call.size())
     }
 
@@ -155,6 +160,14 @@ impl Aside {
     pub fn timers_of(&self, address: &Address, limit: usize) -> Vec<TimerRow> {
         let rows = self.timers.values().filter(|row| row.address == *address).cloned();
         bounded(rows.take(limit).collect(), |row| row.timer.payload.len())
+    }
+
+    pub fn list_timers(&self, after: Option<(&Address, &str)>, limit: usize) -> Vec<TimerRow> {
+        let later = self.timers.iter().filter(|((address, name), _)| {
+            after.is_none_or(|after| (address, name.as_str()) > after)
+        });
+        let rows = later.map(|(_, row)| row.clone()).take(limit).collect();
+        bounded(rows, |row: &TimerRow| row.timer.payload.len())
     }
 
     pub fn timer(&self, address: &Address, name: &str) -> Option<TimerRow> {
@@ -223,6 +236,19 @@ impl Aside {
         });
         rows.truncate(query.limit);
         bounded(rows, |row| row.message.size())
+    }
+
+    pub fn list_view(&self, view: &str, after: Option<&str>, limit: usize) -> Vec<RowChange> {
+        let later = self.views.iter().filter(|((name, key), _)| {
+            name == view && after.is_none_or(|after| key.as_str() > after)
+        });
+        let change = |((view, key), row): (&(String, String), &NewRow)| {
+            let mut row = row.clone();
+            row.index.iter_mut().for_each(|(_, value)| value.truncate(indexed(value).len()));
+            row.index.sort();
+            RowChange { view: view.clone(), key: key.clone(), row: Some(row) }
+        };
+        bounded(later.map(change).take(limit).collect(), RowChange::size)
     }
 
     pub fn views(&self, after: Option<&str>, limit: usize) -> Vec<String> {

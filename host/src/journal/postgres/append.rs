@@ -171,13 +171,15 @@ struct Answer {
 }
 
 impl Inner {
+    /// `is_import`: entities may begin at any number.
     pub async fn commit(
         &self,
         batch: &[Write],
         chores: &[Chore],
+        is_import: bool,
     ) -> Result<Vec<Fence>, StoreError> {
         self.refuse_if_closed()?;
-        let draft = Draft::of(batch, chores)?;
+        let draft = Draft::of(batch, chores, is_import)?;
         let Some(first) = draft.wants.first() else { return Ok(Vec::new()) };
         let lane = first.fence.shard.0 as usize % self.lanes.len();
         let mut lane = self.lanes[lane].lock().await;

@@ -115,7 +115,11 @@ pub struct Draft<'a> {
 
 impl<'a> Draft<'a> {
     /// Fails if the writes of an entity do not follow one another, or the steps of a group.
-    pub fn of(batch: &'a [Write], chores: &'a [Chore]) -> Result<Self, StoreError> {
+    pub fn of(
+        batch: &'a [Write],
+        chores: &'a [Chore],
+        is_import: bool,
+    ) -> Result<Self, StoreError> {
         let mut draft = Draft::default();
         let mut wants: HashMap<Fence, usize> = HashMap::new();
         let mut heads: HashMap<&Address, Seq> = HashMap::new();
@@ -127,8 +131,15 @@ impl<'a> Draft<'a> {
             }
             if head.is_none() {
                 draft.heads.push(write);
-                draft.head_seqs.push(write.after.0 as i64);
+                let is_first = is_import && write.is_beginning();
+                let head = if is_first { Seq::ZERO } else { write.after };
+                if head == Seq::ZERO && !write.events.is_empty() {
+                    draft.firsts.push(write);
+                }
+                draft.head_seqs.push(head.0 as i64);
                 draft.head_addresses.push(&write.address);
+            } else if write.after == Seq::ZERO && !write.events.is_empty() {
+                draft.firsts.push(write);
             }
             heads.insert(&write.address, write.after.plus(write.events.len()));
             draft.events(write, want);
@@ -165,9 +176,6 @@ impl<'a> Draft<'a> {
 
     fn events(&mut self, write: &'a Write, want: usize) {
         let want = &mut self.wants[want];
-        if !write.events.is_empty() && write.after == Seq::ZERO {
-            self.firsts.push(write);
-        }
         for (seq, event) in (write.after.0 as i64 + 1..).zip(&write.events) {
             self.events.push(write);
             self.event_places.push(want.events);

@@ -183,6 +183,32 @@ pub async fn timers_of(
     found.iter().map(|row| timer_row(row, of)).collect()
 }
 
+/// Of every entity, in order of address and name.
+pub async fn list_timers(
+    inner: &Inner,
+    after: Option<(&Address, &str)>,
+    limit: usize,
+) -> Result<Vec<TimerRow>, StoreError> {
+    let (of, name) = after.unzip();
+    let query = sqlx::query(
+        "SELECT p.shard_id, p.name, p.due_ms, p.every_ms, p.method, p.payload, p.token, p.tries, p.error, \
+         p.journal, p.id FROM (SELECT t.*, sum(octet_length(t.payload)) OVER ( \
+            ORDER BY t.journal, t.id, t.name ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS before \
+            FROM timer t WHERE $1 OR (t.journal, t.id, t.name) > ($2, $3, $4) \
+            ORDER BY t.journal, t.id, t.name LIMIT $5) p \
+         WHERE p.before IS NULL OR p.before < $6 ORDER BY p.journal, p.id, p.name",
+    )
+    .bind(after.is_none())
+    .bind(of.map_or("", |of| of.journal.as_str()).as_bytes())
+    .bind(of.map_or("", |of| of.id.as_str()).as_bytes())
+    .bind(name.unwrap_or("").as_bytes())
+    .bind(number(limit as u64))
+    .bind(number(ROWS_READ_BYTES_MAX as u64));
+    let found = rows(&inner.listers, query, STORE_READ_MAX).await?;
+    let timer = |row: &PgRow| timer_row(row, &Address::new(text(row, 9)?, text(row, 10)?));
+    found.iter().map(timer).collect()
+}
+
 fn timer_row(row: &PgRow, of: &Address) -> Result<TimerRow, StoreError> {
     Ok(TimerRow {
         shard: Shard(get::<i32>(row, 0)? as u32),

@@ -1,5 +1,6 @@
 //! Rows of views.
 
+use std::collections::HashMap;
 use std::ops::Bound;
 
 use sqlx::postgres::{PgArguments, PgRow};
@@ -11,7 +12,7 @@ use crate::journal::postgres::Inner;
 use crate::journal::postgres::fault;
 use crate::journal::postgres::read::{get, message, number, rows as fetch, text};
 use crate::journal::store::views::indexed;
-use crate::journal::store::{ViewQuery, ViewRow};
+use crate::journal::store::{NewRow, RowChange, ViewQuery, ViewRow};
 use crate::words::limits::{ROWS_READ_BYTES_MAX, STORE_READ_MAX, VIEW_DELETE_ROWS};
 
 pub async fn row(inner: &Inner, view: &str, key: &str) -> Result<Option<ViewRow>, StoreError> {
@@ -31,7 +32,8 @@ pub async fn rows(
     view: &str,
     query: &ViewQuery,
 ) -> Result<Vec<ViewRow>, StoreError> {
-    let (sql, arguments) = list(view, query).map_err(sqlx::Error::Encode).map_err(fault::read)?;
+    let (sql, arguments) =
+        statement(view, query).map_err(sqlx::Error::Encode).map_err(fault::read)?;
     let query = sqlx::query_with(AssertSqlSafe(sql), arguments);
     let rows = fetch(&inner.feeders, query, STORE_READ_MAX).await?;
     rows.iter().map(view_row).collect()
@@ -56,7 +58,10 @@ impl Text {
 }
 
 /// The database adds up the bytes: what does not belong to the page never leaves it.
-fn list(view: &str, query: &ViewQuery) -> Result<(String, PgArguments), sqlx::error::BoxDynError> {
+fn statement(
+    view: &str,
+    query: &ViewQuery,
+) -> Result<(String, PgArguments), sqlx::error::BoxDynError> {
     let (direction, beyond) = if query.descending { ("DESC", "<") } else { ("ASC", ">") };
     let order = format!("o.value {direction}, o.key {direction}");
     let mut text = Text { sql: String::new(), arguments: PgArguments::default() };
@@ -106,6 +111,35 @@ fn list(view: &str, query: &ViewQuery) -> Result<(String, PgArguments), sqlx::er
 
 fn bytes(text: &str) -> Vec<u8> {
     text.as_bytes().to_vec()
+}
+
+/// Rows with all of their values.
+pub async fn list(
+    inner: &Inner,
+    view: &str,
+    after: Option<&str>,
+    limit: usize,
+) -> Result<Vec<RowChange>, StoreError> {
+    let after = after.map(|key| (Vec::new(), key.to_owned()));
+    let query = ViewQuery { after, limit, ..ViewQuery::default() };
+    let found = rows(inner, view, &query).await?;
+    let keys: Vec<Vec<u8>> = found.iter().map(|row| bytes(&row.key)).collect();
+    let select = sqlx::query(
+        "SELECT v.key, v.field, v.value FROM unnest($2::bytea[]) AS k (key) \
+         JOIN view_value v ON v.view = $1 AND v.key = k.key ORDER BY v.key, v.field",
+    );
+    let select = select.bind(bytes(view)).bind(keys);
+    let mut values: HashMap<String, Vec<(String, Vec<u8>)>> = HashMap::new();
+    for row in fetch(&inner.listers, select, STORE_READ_MAX).await? {
+        let of = values.entry(text(&row, 0)?.into()).or_default();
+        of.push((text(&row, 1)?.into(), get(&row, 2)?));
+    }
+    let listed = |row: ViewRow| {
+        let index = values.remove(&row.key).unwrap_or_default();
+        let content = NewRow { message: row.message, index };
+        RowChange { view: view.into(), key: row.key, row: Some(content) }
+    };
+    Ok(found.into_iter().map(listed).collect())
 }
 
 /// Names are few, rows are many: each name is found by itself.

@@ -151,6 +151,37 @@ pub async fn timers(
 const TIMERS: &str = "SELECT name, shard, due_ms, every_ms, method, payload, token, tries, error \
      FROM timer WHERE entity = ?1 AND (?2 IS NULL OR name = ?2) ORDER BY name LIMIT ?3";
 
+const ALL_TIMERS: &str = "SELECT t.name, t.shard, t.due_ms, t.every_ms, t.method, t.payload, t.token, t.tries, \
+     t.error, e.journal, e.id FROM entity e CROSS JOIN timer t ON t.entity = e.no \
+     WHERE (e.journal, e.id) >= (?1, ?2) AND (?4 OR (e.journal, e.id, t.name) > (?1, ?2, ?3)) \
+     ORDER BY e.journal, e.id, t.name LIMIT ?5";
+
+/// Of every entity, in order of address and name.
+pub async fn list_timers(
+    inner: &Inner,
+    after: Option<(&Address, &str)>,
+    limit: usize,
+) -> Result<Vec<TimerRow>, StoreError> {
+    let (of, name) = after.unzip();
+    let mut rows = sqlx::query(ALL_TIMERS)
+        .bind(of.map_or("", |of| of.journal.as_str()))
+        .bind(of.map_or("", |of| of.id.as_str()).as_bytes())
+        .bind(name.unwrap_or(""))
+        .bind(after.is_none())
+        .bind(limit as i64)
+        .fetch(&inner.listers);
+    let mut timers: Vec<TimerRow> = Vec::new();
+    let mut bytes = 0;
+    while bytes < ROWS_READ_BYTES_MAX
+        && let Some(row) = rows.try_next().await.map_err(fault::read)?
+    {
+        let timer = timer_row(&row, &address(&row, 9)?)?;
+        bytes += timer.timer.payload.len();
+        timers.push(timer);
+    }
+    Ok(timers)
+}
+
 pub async fn timers_of(
     inner: &Inner,
     of: &Address,

@@ -12,7 +12,7 @@ use crate::journal::sqlite::fault::{self, damaged};
 use crate::journal::sqlite::read::get;
 use crate::journal::sqlite::segment::unseal;
 use crate::journal::store::views::indexed;
-use crate::journal::store::{ViewQuery, ViewRow};
+use crate::journal::store::{NewRow, RowChange, ViewQuery, ViewRow};
 use crate::words::Message;
 use crate::words::limits::{ROWS_READ_BYTES_MAX, VIEW_DELETE_ROWS};
 
@@ -39,7 +39,8 @@ pub async fn rows(
     view: &str,
     query: &ViewQuery,
 ) -> Result<Vec<ViewRow>, StoreError> {
-    let (text, arguments) = list(view, query).map_err(sqlx::Error::Encode).map_err(fault::read)?;
+    let (text, arguments) =
+        statement(view, query).map_err(sqlx::Error::Encode).map_err(fault::read)?;
     let mut rows = sqlx::query_with(AssertSqlSafe(text), arguments).fetch(&inner.listers);
     let mut found: Vec<ViewRow> = Vec::new();
     let mut bytes = 0;
@@ -54,7 +55,7 @@ pub async fn rows(
 }
 
 /// The statement that lists rows. What is asked for comes as arguments only.
-fn list(
+fn statement(
     view: &str,
     query: &ViewQuery,
 ) -> Result<(String, SqliteArguments), sqlx::error::BoxDynError> {
@@ -95,6 +96,30 @@ fn list(
     }
     arguments.add(i64::try_from(query.limit).unwrap_or(i64::MAX))?;
     Ok((text, arguments))
+}
+
+/// Rows with all of their values.
+pub async fn list(
+    inner: &Inner,
+    view: &str,
+    after: Option<&str>,
+    limit: usize,
+) -> Result<Vec<RowChange>, StoreError> {
+    let after = after.map(|key| (Vec::new(), key.to_owned()));
+    let query = ViewQuery { after, limit, ..ViewQuery::default() };
+    let mut listed = Vec::new();
+    for ViewRow { key, message, .. } in rows(inner, view, &query).await? {
+        let index = sqlx::query_as(
+            "SELECT field, value FROM view_value WHERE view = ? AND key = ? ORDER BY field",
+        )
+        .bind(view)
+        .bind(&key)
+        .fetch_all(&inner.listers)
+        .await
+        .map_err(fault::read)?;
+        listed.push(RowChange { view: view.into(), key, row: Some(NewRow { message, index }) });
+    }
+    Ok(listed)
 }
 
 /// Names are few, rows are many: each name is found by itself.

@@ -39,11 +39,17 @@ impl<'a> Trace<'a> {
 }
 
 impl Inner {
-    pub async fn commit(&self, batch: &[Write], chores: &[Chore]) -> Result<(), StoreError> {
+    /// `is_import`: entities may begin at any number.
+    pub async fn commit(
+        &self,
+        batch: &[Write],
+        chores: &[Chore],
+        is_import: bool,
+    ) -> Result<(), StoreError> {
         let mut writer = self.writer.lock().await;
         self.refuse_if_poisoned()?;
         let Some(connection) = &mut writer.connection else { return Err(self.closed()) };
-        let heads = self.check(connection, batch).await?;
+        let heads = self.check(connection, batch, is_import).await?;
         self.check_types(batch)?;
         let changes = Changes::of(batch, chores)?;
         check_steps(connection, &changes.steps).await?;
@@ -80,6 +86,7 @@ impl Inner {
         &self,
         connection: &mut SqliteConnection,
         batch: &[Write],
+        is_import: bool,
     ) -> Result<HashMap<Address, Known>, StoreError> {
         let mut heads = HashMap::with_capacity(batch.len());
         for write in batch {
@@ -87,7 +94,10 @@ impl Inner {
                 Some(head) => head,
                 None => {
                     let known = read::resolve_on(connection, self, &write.address).await;
-                    let known = known.map_err(|error| refused(write, error))?;
+                    let mut known = known.map_err(|error| refused(write, error))?;
+                    if is_import && known.seq == 0 && write.is_beginning() {
+                        known.seq = write.after.0;
+                    }
                     heads.entry(write.address.clone()).or_insert(known)
                 }
             };

@@ -2,6 +2,7 @@
 
 use crate::journal::store::feed::Consumed;
 use crate::journal::store::outbox::EffectId;
+use crate::journal::store::views::RowChange;
 use crate::journal::store::write::Fence;
 use crate::words::Address;
 
@@ -44,6 +45,8 @@ pub enum Task {
         error: String,
     },
     Consumed(Consumed),
+    /// Rows of views, whatever was consumed.
+    ViewRows(Vec<RowChange>),
 }
 
 impl Chore {
@@ -56,6 +59,7 @@ impl Chore {
             | Task::EffectRetry(_)
             | Task::TimerLater { .. } => 1,
             Task::Consumed(consumed) => consumed.rows(),
+            Task::ViewRows(rows) => rows.iter().map(RowChange::rows).sum(),
         }
     }
 
@@ -72,6 +76,7 @@ impl Chore {
                     + error.len()
             }
             Task::Consumed(consumed) => consumed.bytes(),
+            Task::ViewRows(rows) => rows.iter().map(RowChange::size).sum(),
         }
     }
 }

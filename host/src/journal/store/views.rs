@@ -79,7 +79,7 @@ impl RowChange {
         1 + self.row.as_ref().map_or(0, |row| row.index.len())
     }
 
-    pub(super) fn size(&self) -> usize {
+    pub(in crate::journal) fn size(&self) -> usize {
         let index = |row: &NewRow| {
             row.index.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>()
         };

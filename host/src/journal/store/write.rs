@@ -63,6 +63,11 @@ impl Write {
         self.forget_before.map(|before| before.min(self.head())).filter(|before| before.0 > 1)
     }
 
+    /// Whether everything before its events is forgotten: in a copy the entity may begin with it.
+    pub fn is_beginning(&self) -> bool {
+        self.after > Seq::ZERO && self.forget_before == Some(self.after.plus(1))
+    }
+
     /// What it counts against the rows of a commit.
     pub fn rows(&self) -> usize {
         self.events.len()

@@ -126,7 +126,7 @@ async fn the_evidence_of_a_batch_is_there_if_it_was_stored() {
         Write { timers: vec![cancel("old")], ..plain.clone() },
     ] {
         let batch = [write];
-        let draft = Draft::of(&batch, &[]).unwrap();
+        let draft = Draft::of(&batch, &[], false).unwrap();
         let mut connection = opened.store.connection().await.unwrap();
         let want = &draft.wants[0];
         let found = find(&mut connection, want.fence, &want.evidence).await.unwrap();
@@ -138,7 +138,8 @@ async fn the_evidence_of_a_batch_is_there_if_it_was_stored() {
     let fence = plain.fence;
     let chores = [step(fence, 0, 1)];
     let batch = [plain.clone(), Write { effects: vec![effect(8)], ..plain }];
-    let evidence = |writes, chores| Draft::of(writes, chores).unwrap().wants[0].evidence.clone();
+    let evidence =
+        |writes, chores| Draft::of(writes, chores, false).unwrap().wants[0].evidence.clone();
     assert_eq!(evidence(&batch[..1], &[]), Evidence::Nothing);
     assert_eq!(evidence(&batch[..1], &chores), Evidence::Chores);
     assert_eq!(evidence(&batch, &chores), Evidence::Effect(effect(8).id));
@@ -147,13 +148,13 @@ async fn the_evidence_of_a_batch_is_there_if_it_was_stored() {
 #[test]
 fn a_plain_batch_takes_the_statement_without_any_section() {
     let batch = [conformance::write("a", 0, 3)];
-    assert!(Draft::of(&batch, &[]).unwrap().aside.is_none());
+    assert!(Draft::of(&batch, &[], false).unwrap().aside.is_none());
     let plain = text(Sections::default());
     for table in ["outbox", "timer", "forgotten", "consumed", "laggard", "view_", "{"] {
         assert!(!plain.contains(table), "{table}");
     }
     let batch = [Write { effects: vec![effect(1)], ..conformance::write("a", 0, 3) }];
-    let sections = Draft::of(&batch, &[]).unwrap().aside.unwrap().sections();
+    let sections = Draft::of(&batch, &[], false).unwrap().aside.unwrap().sections();
     assert!(text(sections).contains("outbox") && !text(sections).contains("timer"));
 }
 
