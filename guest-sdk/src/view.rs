@@ -67,3 +67,65 @@ pub(crate) fn update<V: View>(
         None => StateChange::Delete,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Event and row in one.
+    #[derive(Clone, PartialEq, prost::Message)]
+    struct Amount {
+        #[prost(int64, tag = "1")]
+        amount: i64,
+    }
+
+    impl Name for Amount {
+        const NAME: &'static str = "Amount";
+        const PACKAGE: &'static str = "test";
+    }
+
+    #[derive(crate::Events)]
+    enum Event {
+        Added(Amount),
+    }
+
+    /// Sums up; 0 changes nothing, a sum below 0 has no row.
+    struct Sum;
+
+    impl View for Sum {
+        type Event = Event;
+        type Row = Amount;
+
+        fn update(_: &str, row: Option<Amount>, Event::Added(added): Event) -> Change<Amount> {
+            match row.unwrap_or_default().amount + added.amount {
+                _ if added.amount == 0 => Change::Keep,
+                amount @ 0.. => Change::Update(Amount { amount }),
+                _ => Change::Delete,
+            }
+        }
+    }
+
+    fn encoded(amount: i64) -> EncodedMessage {
+        EncodedMessage::of(&Amount { amount })
+    }
+
+    fn after(row: Option<i64>, events: &[i64]) -> StateChange {
+        let events: Vec<_> = events.iter().map(|&amount| encoded(amount)).collect();
+        update::<Sum>("one", row.map(encoded), &events).unwrap()
+    }
+
+    #[test]
+    fn a_row_is_what_all_events_made_of_it() {
+        assert_eq!(after(None, &[2, 0, 3]), StateChange::Update(encoded(5)));
+        assert_eq!(after(Some(1), &[2]), StateChange::Update(encoded(3)));
+        assert_eq!(after(Some(1), &[0, 0]), StateChange::None);
+        assert_eq!(after(Some(1), &[-2]), StateChange::Delete);
+        assert_eq!(after(Some(1), &[-2, 4]), StateChange::Update(encoded(4)));
+    }
+
+    #[test]
+    fn an_event_that_the_view_does_not_know_is_an_error_that_names_it() {
+        let unknown = EncodedMessage { type_name: "test.Unheard".into(), data: Vec::new() };
+        assert!(update::<Sum>("one", None, &[unknown]).unwrap_err().contains("test.Unheard"));
+    }
+}

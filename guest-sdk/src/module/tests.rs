@@ -4,7 +4,7 @@ use prost::{Message, Name};
 
 use super::*;
 use crate::service::{serve, unknown_method};
-use crate::{Code, Context, Outcome, reject};
+use crate::{Code, Context, Events, Outcome, reject};
 
 /// Command, event, reply and snapshot in one.
 #[derive(Clone, PartialEq, prost::Message)]
@@ -138,4 +138,53 @@ fn a_snapshot_restores_the_state_and_another_message_is_refused() {
     assert_eq!(sum(&*second), 2);
     let other = EncodedMessage { type_name: "test.Other".into(), ..snapshot };
     assert!(second.restore(&other).unwrap_err().contains("test.Other"));
+}
+
+#[test]
+fn an_event_is_found_in_an_any() {
+    let any = |type_url: &str| prost_types::Any { type_url: type_url.into(), value: encoded(2) };
+    let Event::Added(amount) = Event::from_any(&any("type.googleapis.com/test.Amount")).unwrap();
+    assert_eq!(amount.amount, 2);
+    let rejection = Event::from_any(&any("test.Unheard")).err().unwrap();
+    assert_eq!(rejection.code, Code::InvalidArgument);
+}
+
+/// A value entity: its state message is the entity.
+impl crate::Value for Amount {
+    type State = Self;
+}
+
+fn set(state: &Amount, ctx: &mut Context<Amount>, command: Amount) -> Outcome<Amount, Amount> {
+    match command.amount {
+        0 if !ctx.exists() => reject!(NotFound, "there is no amount"),
+        0 => ctx.delete(),
+        amount => ctx.update(Amount { amount: amount + state.amount }),
+    }
+    ctx.reply_with(Amount::clone)
+}
+
+fn value() -> Box<dyn Entity> {
+    let service = Service {
+        name: "test.Value",
+        descriptors: &[],
+        dispatch: |state, ctx, _, payload| serve(state, ctx, payload, "test.Amount", set),
+    };
+    let Runs::Entity(create) = EntityType::value(service, "value").runs else {
+        panic!("a value type makes no entity")
+    };
+    create("one")
+}
+
+#[test]
+fn a_value_entity_gives_its_new_state_and_takes_its_old_one() {
+    let mut entity = value();
+    assert!(handle(&mut *entity, "Set", encoded(0)).is_err(), "there is nothing to delete");
+    entity.restore(&EncodedMessage::of(&Amount { amount: 2 })).unwrap();
+    let handled = handle(&mut *entity, "Set", encoded(3)).unwrap();
+    assert_eq!(handled.state, StateChange::Update(EncodedMessage::of(&Amount { amount: 5 })));
+    assert_eq!(handled.answer, Answer::Reply(encoded(5)));
+    let handled = handle(&mut *entity, "Set", encoded(0)).unwrap();
+    assert_eq!((handled.state, handled.answer), (StateChange::Delete, Answer::Reply(Vec::new())));
+    assert!(handle(&mut *entity, "Set", encoded(0)).is_err(), "it was deleted");
+    assert!(entity.apply("test.Amount", &encoded(1)).is_err(), "it has no events");
 }
