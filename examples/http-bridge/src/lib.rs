@@ -10,8 +10,6 @@ mod api {
 use api::{HttpBridge, HttpRequest, HttpResponse};
 use stead_sdk::{Action, Context, Outcome, reject};
 
-const BODY_BYTES_MAX: usize = 1 << 20;
-
 #[derive(Default)]
 pub struct Bridge;
 
@@ -30,9 +28,6 @@ impl HttpBridge for Bridge {
             reject!(InvalidArgument, "{:?} is not the URL of something to fetch", request.url);
         }
         match outgoing::fetch(request) {
-            Ok(response) if response.body.len() > BODY_BYTES_MAX => {
-                reject!(OutOfRange, "the answer has more than {BODY_BYTES_MAX} bytes")
-            }
             Ok(response) => ctx.reply(response),
             Err(error) => reject!(Unavailable, "{error}"),
         }
@@ -40,45 +35,7 @@ impl HttpBridge for Bridge {
 }
 
 #[cfg(target_os = "wasi")]
-mod outgoing {
-    use std::time::Duration;
-
-    use wstd::http::{Body, Client, Error, Request};
-
-    use crate::api::{HttpRequest, HttpResponse};
-
-    const TIMEOUT: Duration = Duration::from_secs(10);
-
-    pub fn fetch(request: HttpRequest) -> Result<HttpResponse, String> {
-        wstd::runtime::block_on(exchange(request)).map_err(|error| format!("{error:#}"))
-    }
-
-    async fn exchange(request: HttpRequest) -> Result<HttpResponse, Error> {
-        let mut outgoing = Request::builder().method(&*request.method).uri(request.url);
-        for (name, value) in request.headers {
-            outgoing = outgoing.header(name, value);
-        }
-        let mut client = Client::new();
-        client.set_connect_timeout(TIMEOUT);
-        client.set_first_byte_timeout(TIMEOUT);
-        client.set_between_bytes_timeout(TIMEOUT);
-        let response = client.send(outgoing.body(Body::from(request.body))?).await?;
-        let (head, mut body) = response.into_parts();
-        let header = |(name, value): (&_, &_)| text(name, value);
-        Ok(HttpResponse {
-            status: head.status.as_u16().into(),
-            headers: head.headers.iter().filter_map(header).collect(),
-            body: body.contents().await?.to_vec(),
-        })
-    }
-
-    fn text(
-        name: &wstd::http::HeaderName,
-        value: &wstd::http::HeaderValue,
-    ) -> Option<(String, String)> {
-        Some((name.to_string(), value.to_str().ok()?.to_owned()))
-    }
-}
+mod outgoing;
 
 /// Outside of WASI there is nobody to ask.
 #[cfg(not(target_os = "wasi"))]
