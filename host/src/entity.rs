@@ -7,6 +7,10 @@
 //!
 //! A turn is synchronous. It ends by handing its write to the journal, in order, and the next turn
 //! may begin at once: answers wait, each for the newest write that it could have seen.
+//!
+//! What a command asks for beside its events is stored in the same write. Once that is durable, the outbox
+//! delivers its effects, its timers wait for their time, and another function may answer in its place; by then
+//! the command has left its shard, so that no shard waits for another.
 
 mod activation;
 mod actor;
