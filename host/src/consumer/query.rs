@@ -1,13 +1,13 @@
 //! Views, as callers see them: rows by key, and lists of rows.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::{BufMut, Bytes, BytesMut};
 use prost::encoding::{WireType, encode_key, encode_varint};
-use std::collections::HashMap;
+use tokio::sync::watch;
 
 use crate::journal::{Journal, StoreError, ViewQuery, ViewRange};
 use crate::registry::{Asked, List, Method, Service, View, ViewMethod};
@@ -18,7 +18,7 @@ use crate::words::{Status, limits};
 pub struct Views {
     journal: Journal,
     /// By service: the name under which the rows are stored that are served at the moment.
-    serving: Arc<ArcSwap<HashMap<String, Arc<str>>>>,
+    serving: Arc<watch::Sender<HashMap<String, Arc<str>>>>,
 }
 
 /// Where the page before ended.
@@ -40,11 +40,11 @@ impl Views {
     }
 
     pub(super) fn serve(&self, serving: HashMap<String, Arc<str>>) {
-        self.serving.store(Arc::new(serving));
+        self.serving.send_replace(serving);
     }
 
     pub(super) fn is_serving(&self, rows: &str) -> bool {
-        self.serving.load().values().any(|served| **served == *rows)
+        self.serving.borrow().values().any(|served| **served == *rows)
     }
 
     /// Answers a call of a view's method, from the store. What was acknowledged a moment ago may not be
@@ -58,18 +58,24 @@ impl Views {
         let Some(view) = &service.view else {
             return Err(Status::internal(format!("{} is no view", service.name)));
         };
-        let serving = self.serving.load().get(service.name.as_str()).cloned();
-        let Some(rows) = serving else {
-            return Err(Status::unavailable(format!(
-                "the view {} is not being served yet; a retry is safe",
-                service.name
-            )));
-        };
+        let rows = self.rows_of(service).await?;
         match view.methods.get(&method.name) {
             Some(ViewMethod::Get) => self.get(&rows, method, payload).await,
             Some(ViewMethod::List(list)) => self.list(&rows, view, list, payload).await,
             None => Err(Status::unimplemented(format!("{} asks nothing of the view", method.path))),
         }
+    }
+
+    /// The rows that are served. Right after a deployment they may have to be looked up first.
+    async fn rows_of(&self, service: &Service) -> Result<Arc<str>, Status> {
+        let name = service.name.as_str();
+        let mut serving = self.serving.subscribe();
+        let known = serving.wait_for(|serving| serving.contains_key(name));
+        let known = tokio::time::timeout(limits::VIEW_SERVED_WITHIN, known).await;
+        let rows = known.ok().and_then(|known| known.ok()?.get(name).cloned());
+        rows.ok_or_else(|| {
+            Status::unavailable(format!("the view {name} is not served yet; a retry is safe"))
+        })
     }
 
     async fn get(&self, rows: &str, method: &Method, payload: &[u8]) -> Result<Bytes, Status> {

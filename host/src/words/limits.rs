@@ -317,6 +317,8 @@ pub const VIEW_TOKEN_BYTES_MAX: usize = 8 * KIB;
 /// How often a node looks whether a view that is made anew has caught up, and whether there is one.
 pub const VIEW_BUILDING_LOOK_EVERY: Duration = Duration::from_secs(1);
 pub const VIEW_LOOK_EVERY: Duration = Duration::from_secs(30);
+/// What a query waits for a node to find out which rows to serve.
+pub const VIEW_SERVED_WITHIN: Duration = Duration::from_secs(5);
 /// Rows that were superseded stay for nodes that serve them a moment longer.
 pub const VIEW_SUPERSEDED_KEPT: Duration = Duration::from_secs(60);
 
