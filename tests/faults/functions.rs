@@ -4,6 +4,7 @@ use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use stead_tests::Host;
+use stead_tests::cart;
 use stead_tests::cluster::Setup;
 use stead_tests::functions::{FunctionLoad, GUESTS, move_to};
 use stead_tests::rng::Rng;
@@ -28,8 +29,11 @@ async fn one_node_killed(kills: usize) {
 
 async fn one_of_three_killed(kills: usize) {
     let mut rng = Rng::from_env();
-    let mut cluster = Setup::nodes(3).start(GUESTS[0]).await;
-    cluster.host(0).deploy(GUESTS[1]).await;
+    // Whether a node serves is asked of a cart.
+    let mut cluster = Setup::nodes(3).start(cart::GUEST).await;
+    for guest in GUESTS {
+        cluster.host(0).deploy(guest).await;
+    }
     let places = Arc::new(RwLock::new(cluster.services()));
     let load = FunctionLoad::start(places.clone(), &mut rng).await;
     for _ in 0..kills {
