@@ -7,7 +7,9 @@ use sqlx::Executor;
 
 use super::server::Server;
 use super::*;
-use crate::journal::{AnyStore, AppendError, Journal, conformance};
+use crate::journal::{
+    AnyStore, AppendError, EffectId, Journal, NewEffect, StoredCall, conformance,
+};
 use crate::words::limits::STORE_LOSSES_LOOKED_FOR_EVERY;
 use crate::words::{Epoch, clock};
 
@@ -311,12 +313,27 @@ impl Load {
                     break;
                 }
             }
-            let acknowledged: Vec<String> =
-                writes.into_iter().filter(|write| write.2).map(|write| write.1).collect();
-            assert_eq!(found, acknowledged, "of {address}");
+            let effects = opened.store.outbox_of(&address, usize::MAX).await.unwrap();
+            let effects: Vec<String> = effects.into_iter().map(|row| row.call.method).collect();
+            let acknowledged = |is_left: fn(usize) -> bool| {
+                let numbered = writes.iter().enumerate();
+                let left = numbered.filter(|(number, write)| write.2 && is_left(*number));
+                left.map(|(_, write)| write.1.clone()).collect::<Vec<String>>()
+            };
+            assert_eq!(found, acknowledged(has_event), "of {address}");
+            assert_eq!(effects, acknowledged(has_effect), "of {address}");
         }
         opened.assert_gapless().await;
     }
+}
+
+/// Of three writes of a writer, one has an event, one an effect, and one has both.
+fn has_event(number: usize) -> bool {
+    number % 3 != 0
+}
+
+fn has_effect(number: usize) -> bool {
+    number % 3 != 1
 }
 
 async fn write_on(
@@ -352,15 +369,25 @@ async fn write_on(
                 }
             },
         };
-        let text = format!("{address} {}", writes.len());
-        let fence = Fence { shard, epoch };
-        let events = vec![conformance::event(text.clone())];
-        let write = Write { events, ..Write::new(address.clone(), fence, seq, 0) };
+        let number = writes.len();
+        let text = format!("{address} {number}");
+        let mut write = Write::new(address.clone(), Fence { shard, epoch }, seq, 0);
+        if has_event(number) {
+            write.events.push(conformance::event(text.clone()));
+        }
+        if has_effect(number) {
+            let call = StoredCall { method: text.clone(), ..StoredCall::default() };
+            // Unique over all writers, and in their order.
+            let writer =
+                address.id.as_str().bytes().fold(0, |sum, byte| sum << 8 | u64::from(byte));
+            write.effects.push(NewEffect { id: EffectId::new(number as u64, writer), call });
+        }
+        let head = write.head();
         let outcome = journal.append(write).wait().await;
         match &outcome {
             Ok(()) => {
                 acknowledged.fetch_add(1, Ordering::Relaxed);
-                at = Some((epoch, seq.plus(1)));
+                at = Some((epoch, head));
             }
             Err(AppendError::Fenced | AppendError::Unavailable | AppendError::Conflict) => {
                 at = None;
