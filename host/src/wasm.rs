@@ -35,6 +35,8 @@ mod arena;
 
 mod wasi;
 
+mod http;
+
 #[cfg(test)]
 pub(crate) mod fixtures;
 

@@ -3,12 +3,14 @@
 pub mod budget;
 pub mod clock;
 pub mod config;
+mod grant;
 pub mod id;
 pub mod limits;
 pub mod message;
 pub mod status;
 pub mod telemetry;
 
+pub use grant::{Grants, Origin};
 pub use id::{
     Address, Digest, EntityId, Epoch, Incarnation, JournalName, NodeId, Revision, Seq, ServiceName,
     Shard,

@@ -4,6 +4,7 @@
 
 mod http;
 mod model;
+mod outside;
 mod streams;
 
 use model::{Answer, Effects, Model, Shape};

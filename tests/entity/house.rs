@@ -88,6 +88,7 @@ impl House {
             plan: false,
             force: false,
             note: String::new(),
+            allow: Vec::new(),
         };
         self.registry.deploy(request).await.expect("a deployment");
     }

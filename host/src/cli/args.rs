@@ -277,10 +277,12 @@ service of it that is in none of the files is removed. Other modules stay. Hot e
 between two commands, and none is lost.
 
 JSON: {revision, plan, modules: [{file, name, digest, bytes, sdk, already_present}],
-       changes: [{action: added|replaced|removed|unchanged, service, kind, journal, module_digest}]}
+       changes: [{action: added|replaced|removed|unchanged, service, kind, journal, module_digest}],
+       grants: [{module, allow}]}
 
 Examples:
   stead deploy cart.wasm
+  stead deploy bridge.wasm --allow http=https://api.example.com
   stead deploy cart.wasm chat.wasm --plan";
 
 #[derive(Debug, Args)]
@@ -302,6 +304,10 @@ pub struct DeployArgs {
     #[arg(long, short)]
     pub yes: bool,
 
+    /// What actions of these modules may reach: `http=https://api.example.com`, several by commas.
+    #[arg(long, value_name = "http=ORIGIN", value_delimiter = ',')]
+    pub allow: Vec<String>,
+
     /// A word for people, kept with the revision.
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     pub note: String,
@@ -315,7 +321,7 @@ pub struct DeployArgs {
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "JSON: {revisions: [{revision, live, create_time, note, modules: [{digest, name, bytes, upload_time}]}]}"
+    after_help = "JSON: {revisions: [{revision, live, create_time, note, modules: [{digest, name, bytes, upload_time}], grants: [{module, allow}]}]}"
 )]
 pub struct VersionsArgs {
     /// How many to list.

@@ -30,6 +30,7 @@ pub async fn run(args: DeployArgs, out: &Output) -> Result<(), Failed> {
         plan: true,
         force: args.force,
         note: args.note.clone(),
+        allow: allowed(&args.allow),
     };
     let mut answer = deploy(&mut admin, request.clone()).await?;
     if !args.plan {
@@ -44,10 +45,12 @@ pub async fn run(args: DeployArgs, out: &Output) -> Result<(), Failed> {
             "plan": args.plan,
             "modules": modules,
             "changes": render::changes(&answer.changes),
+            "grants": render::grants(&answer.grants),
         }));
         return Ok(());
     }
     print_changes(&answer.changes, out);
+    print_grants(&answer.grants, out);
     if args.plan {
         out.say(&format!("\nthis would be revision {}; nothing was changed", answer.revision));
         return Ok(());
@@ -168,6 +171,25 @@ fn confirm_removals(changes: &[api::Change], yes: bool) -> Result<(), Failed> {
     confirm(&format!("this removes {removed}"), "see --plan")
 }
 
+/// `http=https://a.test,https://b.test` has been split at its commas.
+fn allowed(given: &[String]) -> Vec<String> {
+    let mut what = "";
+    let whole = given.iter().map(|part| match part.split_once('=') {
+        Some((kind, _)) if !kind.contains(':') => {
+            what = kind;
+            part.clone()
+        }
+        _ => format!("{what}={part}"),
+    });
+    whole.collect()
+}
+
+fn print_grants(grants: &[api::Grant], out: &Output) {
+    for grant in grants {
+        out.say(&format!("{} may reach {}", short(&grant.module_digest), grant.allow));
+    }
+}
+
 fn print_changes(changes: &[api::Change], out: &Output) {
     let rows = changes
         .iter()
@@ -221,7 +243,12 @@ pub async fn versions(args: VersionsArgs, out: &Output) -> Result<(), Failed> {
 
 fn version_row(revision: &api::Revision) -> [String; 5] {
     let module = |module: &api::Module| {
-        format!("{} {} ({})", module.name, short(&module.digest), units::size(module.bytes))
+        let size = units::size(module.bytes);
+        let mut text = format!("{} {} ({size})", module.name, short(&module.digest));
+        for grant in revision.grants.iter().filter(|grant| grant.module_digest == module.digest) {
+            text.push_str(&format!(" +{}", grant.allow));
+        }
+        text
     };
     let modules: Vec<String> = revision.modules.iter().map(module).collect();
     let live = if revision.live { "live" } else { "" };

@@ -59,6 +59,7 @@ pub fn revision(revision: &api::Revision) -> Value {
         "create_time": time(revision.create_time.as_ref()),
         "note": revision.note,
         "modules": revision.modules.iter().map(module).collect::<Value>(),
+        "grants": grants(&revision.grants),
     })
 }
 
@@ -217,6 +218,12 @@ pub fn state(state: &api::GetStateResponse) -> Value {
         "data_base64": STANDARD.encode(&state.data),
         "note": state.note,
     })
+}
+
+/// What modules may reach.
+pub fn grants(grants: &[api::Grant]) -> Value {
+    let grant = |grant: &api::Grant| json!({"module": grant.module_digest, "allow": grant.allow});
+    grants.iter().map(grant).collect()
 }
 
 #[cfg(test)]

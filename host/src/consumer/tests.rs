@@ -72,7 +72,13 @@ impl Setup {
         let module = describing(Guest::acting(), &description);
         let module = registry.upload("c.wasm", module).await.expect("valid").record.digest;
         let note = "test".to_owned();
-        let request = DeployRequest { modules: vec![module], plan: false, force: false, note };
+        let request = DeployRequest {
+            modules: vec![module],
+            plan: false,
+            force: false,
+            note,
+            allow: Vec::new(),
+        };
         registry.deploy(request).await.expect("deploys");
         Self { registry, journal, calls: Arc::default(), seqs: BTreeMap::new() }
     }

@@ -14,7 +14,7 @@ use crate::registry::modules::Modules;
 use crate::registry::plan::{Plan, TypeName};
 use crate::wasm::{Engine, Failure, Refusal};
 use crate::words::limits::{DEPLOYMENTS_QUEUED_MAX, MODULE_NAME_BYTES_MAX};
-use crate::words::{Digest, JournalName, Revision, clock};
+use crate::words::{Digest, JournalName, Origin, Revision, clock};
 
 use deployer::{Deployer, Message};
 
@@ -36,6 +36,8 @@ pub struct DeployRequest {
     /// Even if entity types that have journals disappear or change their kind.
     pub force: bool,
     pub note: String,
+    /// Where the actions of these modules may send HTTP requests.
+    pub allow: Vec<Origin>,
 }
 
 /// What an upload brought.

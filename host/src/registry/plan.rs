@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::registry::live::{Kind, Service};
-use crate::words::{Digest, JournalName, Revision, ServiceName};
+use crate::words::{Digest, Grants, JournalName, Revision, ServiceName};
 
 /// What a deployment changes (or would change).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -11,6 +11,8 @@ pub struct Plan {
     pub revision: Revision,
     /// Ordered by service.
     pub changes: Vec<Change>,
+    /// What the modules of the revision may reach.
+    pub grants: Grants,
 }
 
 /// What a deployment does to a service.

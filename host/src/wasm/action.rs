@@ -39,7 +39,7 @@ impl Pooled for ActionInstance {
         limits: InstanceLimits,
     ) -> Result<Self, Failure> {
         let (pre, indices, waits) = component.action()?;
-        let mut store = component.store(limits, service, "");
+        let mut store = component.action_store(limits, service);
         instance::begin(&mut store, limits::GUEST_HOSTCALL_BYTES_MAX);
         let started = match waits {
             true => {

@@ -10,11 +10,12 @@ use crate::wasm::bindings::{action, discovery, entity, view};
 use crate::wasm::deadline;
 use crate::wasm::engine::Engine;
 use crate::wasm::failure::{Failure, Refusal};
+use crate::wasm::http::{Granted, Http};
 use crate::wasm::instance::{self, Description, Instance, InstanceLimits};
 use crate::wasm::limits::Data;
 use crate::wasm::validate::Checked;
 use crate::wasm::wasi::Wasi;
-use crate::words::limits;
+use crate::words::{Origin, limits};
 
 /// Cheap to clone.
 #[derive(Clone)]
@@ -33,6 +34,8 @@ struct Inner {
     waiting: Option<InstancePre<Data>>,
     view: Option<view::GuestIndices>,
     imports_wasi: bool,
+    /// If it imports `wasi:http`.
+    http: Option<Granted>,
 }
 
 /// What a component implements beside `discovery`.
@@ -56,10 +59,10 @@ impl Component {
         let other_types =
             |error: wasmtime::Error| Refusal::OtherTypes { reason: format!("{error:#}") };
         let Interfaces { entity, action, view } = checked.interfaces;
-        let waiting = match checked.imports_calls && action {
+        let waiting = match action && (checked.imports_calls || checked.imports_http) {
             true => Some(
                 engine
-                    .waiting_linker()
+                    .waiting_linker(checked.imports_http)
                     .instantiate_pre(component)
                     .map_err(|error| Refusal::Invalid { reason: format!("{error:#}") })?,
             ),
@@ -80,8 +83,21 @@ impl Component {
             view: view.then(|| view::GuestIndices::new(&plain)).transpose().map_err(other_types)?,
             plain,
             imports_wasi: checked.imports_wasi,
+            http: checked.imports_http.then(Granted::default),
         };
         Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// Whether its actions can be deployed only with a grant.
+    pub fn needs_grant(&self) -> bool {
+        self.inner.http.is_some()
+    }
+
+    /// Says where its actions may send requests, those that run included.
+    pub fn grant(&self, origins: Vec<Origin>) {
+        if let Some(http) = &self.inner.http {
+            http.set(origins);
+        }
     }
 
     fn interfaces(&self) -> Interfaces {
@@ -123,6 +139,19 @@ impl Component {
                 Ok((guest, resource))
             })?;
         Ok(Instance::new(store, guest, resource))
+    }
+
+    /// A store of actions, which may send requests.
+    pub(in crate::wasm) fn action_store(
+        &self,
+        limits: InstanceLimits,
+        service: &str,
+    ) -> Store<Data> {
+        let mut store = self.store(limits, service, "");
+        if let Some(http) = &self.inner.http {
+            store.data_mut().http = Some(Box::new(Http::new(http.clone())));
+        }
+        store
     }
 
     /// What an instance of actions is made of, and whether its calls may wait.

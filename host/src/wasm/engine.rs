@@ -14,7 +14,7 @@ use crate::wasm::component::Component;
 use crate::wasm::deadline::LongTurns;
 use crate::wasm::failure::Refusal;
 use crate::wasm::limits::Data;
-use crate::wasm::{calls, compile, wasi};
+use crate::wasm::{calls, compile, http, wasi};
 use crate::words::{Digest, limits};
 
 #[derive(Clone, Debug, Default)]
@@ -41,6 +41,8 @@ struct Inner {
     closed_wasi: Linker<Data>,
     /// For actions that may wait.
     waiting: Linker<Data>,
+    /// For those that may also send requests.
+    sending: Linker<Data>,
     compiler: Compiler,
     cache: Option<Cache>,
     long_turns: Arc<LongTurns>,
@@ -90,9 +92,13 @@ impl Engine {
         calls::forbid(&mut plain).map_err(anyhow::Error::msg)?;
         let mut closed_wasi = plain.clone();
         wasi::add_to_linker(&mut closed_wasi).map_err(anyhow::Error::msg)?;
+        http::add_closed_to_linker(&mut closed_wasi).map_err(anyhow::Error::msg)?;
         let mut waiting = Linker::new(&wasmtime);
         calls::add_to_linker(&mut waiting).map_err(anyhow::Error::msg)?;
         wasi::add_to_linker(&mut waiting).map_err(anyhow::Error::msg)?;
+        let mut sending = waiting.clone();
+        wasi::add_open_io_to_linker(&mut sending).map_err(anyhow::Error::msg)?;
+        http::add_to_linker(&mut sending).map_err(anyhow::Error::msg)?;
         let cache = match &config.cache_dir {
             Some(dir) => Some(Cache::open(dir, &wasmtime)?),
             None => None,
@@ -103,6 +109,7 @@ impl Engine {
                 plain,
                 closed_wasi,
                 waiting,
+                sending,
                 compiler: Compiler::new(config.compiler),
                 cache,
                 long_turns: Arc::new(LongTurns::new(limits::LONG_TURNS_MAX)),
@@ -128,8 +135,8 @@ impl Engine {
         if imports_wasi { &self.inner.closed_wasi } else { &self.inner.plain }
     }
 
-    pub(in crate::wasm) fn waiting_linker(&self) -> &Linker<Data> {
-        &self.inner.waiting
+    pub(in crate::wasm) fn waiting_linker(&self, imports_http: bool) -> &Linker<Data> {
+        if imports_http { &self.inner.sending } else { &self.inner.waiting }
     }
 
     pub(in crate::wasm) fn compiler(&self) -> &Compiler {

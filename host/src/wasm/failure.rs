@@ -35,7 +35,7 @@ pub enum Refusal {
     #[error("the component implements stead:function@{found}; this host accepts 0.1.x")]
     WrongVersion { found: String },
     #[error(
-        "the component imports {import}, which is not granted: a function may import nothing but stead:function/calls and the closed WASI 0.2"
+        "the component imports {import}, which is not granted: a function may import nothing but stead:function/calls, the closed WASI 0.2 and, with a grant, wasi:http"
     )]
     ImportNotGranted { import: String },
     #[error("the component is too costly: {what} (limit {max})")]

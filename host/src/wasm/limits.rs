@@ -6,6 +6,7 @@ use wasmtime::ResourceLimiter;
 
 use crate::wasm::calls::Conversation;
 use crate::wasm::deadline::{LongTurns, Turn};
+use crate::wasm::http::Http;
 use crate::wasm::instance::InstanceLimits;
 use crate::wasm::wasi::Wasi;
 use crate::words::limits;
@@ -16,6 +17,7 @@ pub struct Data {
     pub memory: MemoryLimiter,
     pub turn: Turn,
     pub wasi: Option<Box<Wasi>>,
+    pub http: Option<Box<Http>>,
     /// Of the action that runs.
     pub conversation: Option<Box<dyn Conversation>>,
 }
@@ -26,6 +28,7 @@ impl Data {
             memory: MemoryLimiter::new(limits.memory_bytes_max),
             turn: Turn::new(limits.deadline, long_turns),
             wasi: None,
+            http: None,
             conversation: None,
         }
     }

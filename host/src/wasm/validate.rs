@@ -11,7 +11,7 @@ use wasmparser::{
 
 use crate::wasm::component::Interfaces;
 use crate::wasm::failure::{Refusal, printable};
-use crate::wasm::wasi;
+use crate::wasm::{http, wasi};
 use crate::words::limits;
 
 const DISCOVERY: &str = "stead:function/discovery@";
@@ -30,6 +30,8 @@ pub struct Checked {
     pub imports_wasi: bool,
     /// Whether it can ask the host for something while it runs.
     pub imports_calls: bool,
+    /// Whether it can send requests, if they are granted.
+    pub imports_http: bool,
 }
 
 pub fn check(module: &[u8]) -> Result<Checked, Refusal> {
@@ -241,13 +243,17 @@ fn check_world(names: &Names) -> Result<Checked, Refusal> {
     if interfaces == Interfaces::default() {
         return missing(format!("any of {ENTITY}{VERSION}, {ACTION}{VERSION} and {VIEW}{VERSION}"));
     }
-    let mut checked = Checked { interfaces, imports_wasi: false, imports_calls: false };
+    let mut checked =
+        Checked { interfaces, imports_wasi: false, imports_calls: false, imports_http: false };
     let is = |import: &str, prefix: &str| {
         import.strip_prefix(prefix).is_some_and(|version| version.starts_with(ACCEPTED))
     };
     for import in &names.imports {
         if wasi::is_granted(import) {
             checked.imports_wasi = true;
+        } else if http::is_http(import) {
+            checked.imports_wasi = true;
+            checked.imports_http = true;
         } else if is(import, CALLS) {
             checked.imports_calls = true;
         } else if !is(import, TYPES) {
@@ -308,6 +314,7 @@ mod tests {
         interfaces: Interfaces { entity: true, action: false, view: false },
         imports_wasi: false,
         imports_calls: false,
+        imports_http: false,
     };
 
     #[test]
@@ -324,7 +331,7 @@ mod tests {
     #[test]
     fn accepts_a_component_of_actions_that_imports_calls() {
         let interfaces = Interfaces { entity: false, action: true, view: false };
-        let checked = Checked { interfaces, imports_wasi: false, imports_calls: true };
+        let checked = Checked { interfaces, imports_calls: true, ..ENTITIES };
         assert_eq!(check(&Guest::acting().component()), Ok(checked));
     }
 

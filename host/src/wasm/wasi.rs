@@ -7,6 +7,7 @@
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -32,7 +33,7 @@ use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView, async_trait};
 use crate::wasm::deadline::Ended;
 use crate::wasm::failure::printable;
 use crate::wasm::limits::Data;
-use crate::words::limits;
+use crate::words::{clock, limits};
 
 const NANOSECONDS_PER_MILLISECOND: u64 = 1_000_000;
 const CANNOT_WAIT: Ended =
@@ -155,6 +156,10 @@ fn wasi(data: &mut Data) -> &mut Wasi {
     data.wasi.get_or_insert_with(|| Box::new(Wasi::new("", "")))
 }
 
+pub fn table(wasi: &mut Option<Box<Wasi>>) -> &mut ResourceTable {
+    &mut wasi.get_or_insert_with(|| Box::new(Wasi::new("", ""))).table
+}
+
 struct Closed;
 
 impl HasData for Closed {
@@ -190,6 +195,17 @@ pub fn add_to_linker(linker: &mut Linker<Data>) -> wasmtime::Result<()> {
     terminal_stderr::add_to_linker::<Data, WasiCli>(linker, Data::cli)?;
     preopens::add_to_linker::<Data, WasiFilesystem>(linker, Data::filesystem)?;
     types::add_to_linker::<Data, WasiFilesystem>(linker, Data::filesystem)?;
+    Ok(())
+}
+
+/// In place of what must not wait: for actions that may send requests, waiting for them is waiting for
+/// the host.
+pub fn add_open_io_to_linker(linker: &mut Linker<Data>) -> wasmtime::Result<()> {
+    use wasmtime_wasi::p2::bindings::io;
+    linker.allow_shadowing(true);
+    io::poll::add_to_linker::<Data, Table>(linker, |data| &mut wasi(data).table)?;
+    io::streams::add_to_linker::<Data, Table>(linker, |data| &mut wasi(data).table)?;
+    linker.allow_shadowing(false);
     Ok(())
 }
 
@@ -230,7 +246,8 @@ impl monotonic_clock::Host for Wasi {
     }
 
     fn subscribe_instant(&mut self, when: u64) -> wasmtime::Result<Resource<DynPollable>> {
-        let alarm = self.table.push(Alarm)?;
+        let wait = Duration::from_nanos(when.saturating_sub(self.now_ns()));
+        let alarm = self.table.push(Alarm(clock::now() + wait.min(limits::CALL_DEADLINE_MAX)))?;
         let pollable = subscribe(&mut self.table, alarm)?;
         if when > self.now_ns() {
             self.never_ready.insert(pollable.rep());
@@ -243,12 +260,15 @@ impl monotonic_clock::Host for Wasi {
     }
 }
 
-/// What a pollable of a clock is about; whether it is ready is known without asking it.
-struct Alarm;
+/// What a pollable of a clock is about. Where nothing waits, whether it is ready is known without asking
+/// it.
+struct Alarm(clock::Instant);
 
 #[async_trait]
 impl Pollable for Alarm {
-    async fn ready(&mut self) {}
+    async fn ready(&mut self) {
+        tokio::time::sleep_until(self.0).await;
+    }
 }
 
 impl random::Host for Wasi {

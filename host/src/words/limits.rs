@@ -161,6 +161,15 @@ pub const ACTION_CALLS_MAX: usize = 16_384;
 pub const ACTION_GRACE: Duration = Duration::from_secs(1);
 /// Effects of actions that nobody waits for, and that have not ended.
 pub const STARTED_EFFECTS_MAX: usize = 4_096;
+/// Requests that an action sends by `wasi:http`: the time to connect, to the first byte and between
+/// bytes; the bytes of each body, and of its headers; and how many of a module are open at once.
+pub const HTTP_TIMEOUT_MAX: Duration = Duration::from_secs(30);
+pub const HTTP_BODY_BYTES_MAX: usize = 16 * MIB;
+pub const HTTP_FIELDS_BYTES_MAX: usize = 64 * KIB;
+pub const HTTP_REQUESTS_AT_ONCE_MAX: usize = 256;
+/// Origins that one deployment may grant.
+pub const GRANTS_MAX: usize = 64;
+pub const ORIGIN_BYTES_MAX: usize = 512;
 /// Of one streamed answer: messages and bytes that the guest sent and the client has not read.
 pub const STREAM_MESSAGES_MAX: usize = 16;
 pub const STREAM_BYTES_MAX: usize = 256 * KIB;

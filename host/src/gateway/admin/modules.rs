@@ -9,7 +9,7 @@ use crate::gateway::admin::{Admin, page, time};
 use crate::journal::ModuleRecord;
 use crate::registry::plan::{Action, Change, Plan};
 use crate::registry::{DeployRequest, Method, Service, descriptor};
-use crate::words::{Digest, Revision, Status};
+use crate::words::{Digest, Grants, Origin, Revision, Status};
 
 impl Admin {
     pub(super) async fn deploy(
@@ -18,7 +18,8 @@ impl Admin {
     ) -> Result<api::DeployResponse, Status> {
         let request = deploy_request(request)?;
         let plan = self.registry.deploy(request).await.map_err(from_deploy)?;
-        Ok(api::DeployResponse { revision: plan.revision.0, changes: changes(plan) })
+        let (revision, grants) = (plan.revision.0, grants(&plan.grants));
+        Ok(api::DeployResponse { revision, changes: changes(plan), grants })
     }
 
     pub(super) async fn roll_back(
@@ -63,6 +64,7 @@ impl Admin {
             live: record.revision == live,
             create_time: Some(time::timestamp(record.created_at_ms)),
             note: record.note,
+            grants: grants(&record.grants),
             modules: record.modules.iter().map(|digest| module(digest, &known)).collect(),
         });
         Ok(api::ListRevisionsResponse {
@@ -108,12 +110,37 @@ fn deploy_request(request: api::DeployRequest) -> Result<DeployRequest, Status> 
         .enumerate()
         .map(|(index, text)| digest(&format!("modules[{index}]"), text))
         .collect();
+    let allow: Result<Vec<Origin>, Status> =
+        request.allow.iter().map(|text| allowed(text).map_err(Status::invalid_argument)).collect();
     Ok(DeployRequest {
         modules: modules?,
         plan: request.plan,
         force: request.force,
         note: request.note,
+        allow: allow?,
     })
+}
+
+fn allowed(text: &str) -> Result<Origin, String> {
+    match text.split_once('=') {
+        Some(("http", origin)) => Origin::parse(origin),
+        _ => Err(format!(
+            "allow has {text:?}; write it like http=https://api.example.com, the one thing that can \
+             be granted"
+        )),
+    }
+}
+
+fn grants(grants: &Grants) -> Vec<api::Grant> {
+    let of_module = |(module, origins): (&Digest, &Vec<Origin>)| {
+        let module_digest = module.to_string();
+        let grant = |origin: &Origin| api::Grant {
+            module_digest: module_digest.clone(),
+            allow: format!("http={origin}"),
+        };
+        origins.iter().map(grant).collect::<Vec<_>>()
+    };
+    grants.0.iter().flat_map(of_module).collect()
 }
 
 pub(super) fn digest(field: &str, text: &str) -> Result<Digest, Status> {
@@ -223,6 +250,7 @@ mod tests {
     #[test]
     fn a_plan_keeps_its_words() {
         let plan = Plan {
+            grants: Grants::default(),
             revision: Revision(3),
             changes: vec![Change {
                 action: Action::Replaced,

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::journal::store::{DeploymentRecord, ModuleRecord};
-use crate::words::{Digest, Revision};
+use crate::words::{Digest, Grants, Revision};
 
 pub async fn keeps_modules_by_digest(mut fixture: impl Fixture) {
     let bytes = [Bytes::from_static(b"one"), Bytes::from_static(b"two")];
@@ -31,6 +31,8 @@ pub async fn keeps_deployments_in_order(mut fixture: impl Fixture) {
         modules: (0..revision as u8).map(|n| Digest([n; 32])).collect(),
         created_at_ms: revision * 10,
         note: format!("deploy {revision}"),
+        grants: Grants::decode(&format!("{} http=https://{revision}.test\n", Digest([7; 32])))
+            .unwrap(),
     };
     for revision in [1, 2, 3] {
         fixture.store().put_deployment(&record(revision)).await.unwrap();

@@ -9,7 +9,7 @@ use crate::journal::store::{
     RowChange, StoredCall, Timer, TimerChange,
 };
 use crate::journal::{conformance, postgres};
-use crate::words::{Digest, Message, Revision};
+use crate::words::{Digest, Grants, Message, Revision};
 
 async fn fill(store: &impl Store) -> Counts {
     let receipt = |key: &str, expires_at_ms| Receipt {
@@ -36,7 +36,14 @@ async fn fill(store: &impl Store) -> Counts {
     store.put_module(&module, &bytes).await.unwrap();
     let modules = vec![digest];
     let note = String::from("deploy");
-    let revision = DeploymentRecord { revision: Revision(1), modules, created_at_ms: 2, note };
+    let grants = format!("{digest} http=https://api.example.com\n");
+    let revision = DeploymentRecord {
+        revision: Revision(1),
+        modules,
+        created_at_ms: 2,
+        note,
+        grants: Grants::decode(&grants).unwrap(),
+    };
     store.put_deployment(&revision).await.unwrap();
     Counts {
         entities: 31,

@@ -10,7 +10,7 @@ use crate::journal::postgres::fault::{self, Fault, damaged};
 use crate::journal::postgres::read::rows;
 use crate::journal::store::{DeploymentRecord, ModuleRecord, deployment_conflict};
 use crate::words::limits::{STORE_MODULE_MAX, STORE_READ_MAX};
-use crate::words::{Digest, Revision};
+use crate::words::{Digest, Grants, Revision};
 
 pub async fn put_module(
     pool: &PgPool,
@@ -57,13 +57,14 @@ pub async fn modules(pool: &PgPool) -> Result<Vec<ModuleRecord>, StoreError> {
 pub async fn put_deployment(pool: &PgPool, record: &DeploymentRecord) -> Result<(), StoreError> {
     let digests: Vec<u8> = record.modules.iter().flat_map(|digest| digest.0).collect();
     let insert = sqlx::query(
-        "INSERT INTO deployment (revision, modules, created_at_ms, note) SELECT $1, $2, $3, $4 \
+        "INSERT INTO deployment (revision, modules, created_at_ms, note, grants) SELECT $1, $2, $3, $4, $5 \
          WHERE $1 = (SELECT coalesce(max(revision), 0) + 1 FROM deployment)",
     )
     .bind(record.revision.0 as i64)
     .bind(&digests)
     .bind(record.created_at_ms as i64)
-    .bind(&record.note);
+    .bind(&record.note)
+    .bind(record.grants.encode());
     let error = match timeout(STORE_READ_MAX, insert.execute(pool)).await {
         Ok(Ok(done)) if done.rows_affected() == 1 => return Ok(()),
         Ok(Ok(_)) => return Err(deployment_conflict(record.revision)),
@@ -84,7 +85,7 @@ pub async fn put_deployment(pool: &PgPool, record: &DeploymentRecord) -> Result<
 
 pub async fn deployments(pool: &PgPool) -> Result<Vec<DeploymentRecord>, StoreError> {
     let query = sqlx::query(
-        "SELECT revision, modules, created_at_ms, note FROM deployment ORDER BY revision",
+        "SELECT revision, modules, created_at_ms, note, grants FROM deployment ORDER BY revision",
     );
     rows(pool, query, STORE_READ_MAX).await?.iter().map(deployment_record).collect()
 }
@@ -109,5 +110,7 @@ fn deployment_record(row: &PgRow) -> Result<DeploymentRecord, StoreError> {
         modules: modules.chunks(32).map(digest).collect::<Result<_, _>>()?,
         created_at_ms: row.try_get::<i64, _>(2).map_err(fault::read)? as u64,
         note: row.try_get(3).map_err(fault::read)?,
+        grants: Grants::decode(row.try_get(4).map_err(fault::read)?)
+            .ok_or_else(|| damaged("a deployment's grants cannot be read"))?,
     })
 }

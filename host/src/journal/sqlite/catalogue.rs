@@ -7,7 +7,7 @@ use crate::journal::sqlite::Inner;
 use crate::journal::sqlite::fault::{self, damaged};
 use crate::journal::sqlite::read::get;
 use crate::journal::store::{DeploymentRecord, ModuleRecord, deployment_conflict};
-use crate::words::{Digest, Revision};
+use crate::words::{Digest, Grants, Revision};
 
 pub async fn put_module(
     inner: &Inner,
@@ -59,15 +59,16 @@ pub async fn modules(inner: &Inner) -> Result<Vec<ModuleRecord>, StoreError> {
 pub async fn put_deployment(inner: &Inner, record: &DeploymentRecord) -> Result<(), StoreError> {
     let revision = record.revision.0 as i64;
     let insert = sqlx::query(
-        "INSERT INTO deployment (revision, modules, created_at_ms, note) \
-         SELECT ?1, ?2, ?3, ?4 WHERE ?1 = (SELECT coalesce(max(revision), 0) + 1 FROM deployment)",
+        "INSERT INTO deployment (revision, modules, created_at_ms, note, grants) \
+         SELECT ?1, ?2, ?3, ?4, ?5 WHERE ?1 = (SELECT coalesce(max(revision), 0) + 1 FROM deployment)",
     );
     let digests: Vec<u8> = record.modules.iter().flat_map(|digest| digest.0).collect();
     let insert = insert
         .bind(revision)
         .bind(digests)
         .bind(record.created_at_ms as i64)
-        .bind(record.note.clone());
+        .bind(record.note.clone())
+        .bind(record.grants.encode());
     match inner.write_one(insert).await? {
         0 => Err(deployment_conflict(record.revision)),
         _ => Ok(()),
@@ -76,7 +77,7 @@ pub async fn put_deployment(inner: &Inner, record: &DeploymentRecord) -> Result<
 
 pub async fn deployments(inner: &Inner) -> Result<Vec<DeploymentRecord>, StoreError> {
     let rows = sqlx::query(
-        "SELECT revision, modules, created_at_ms, note FROM deployment ORDER BY revision",
+        "SELECT revision, modules, created_at_ms, note, grants FROM deployment ORDER BY revision",
     )
     .fetch_all(&inner.readers)
     .await
@@ -104,5 +105,7 @@ fn deployment_record(row: &sqlx::sqlite::SqliteRow) -> Result<DeploymentRecord, 
         modules: modules.chunks(32).map(digest).collect::<Result<_, _>>()?,
         created_at_ms: get::<i64>(row, 2)? as u64,
         note: get(row, 3)?,
+        grants: Grants::decode(get(row, 4)?)
+            .ok_or_else(|| damaged("a deployment's grants cannot be read"))?,
     })
 }

@@ -1,6 +1,6 @@
 //! What a store gives back, and its modules and revisions.
 
-use crate::words::{Address, Digest, EntityId, JournalName, Message, Revision, Seq};
+use crate::words::{Address, Digest, EntityId, Grants, JournalName, Message, Revision, Seq};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Snapshot {
@@ -70,4 +70,5 @@ pub struct DeploymentRecord {
     pub created_at_ms: u64,
     /// For people: `deploy cart.wasm`, `roll back to 3`.
     pub note: String,
+    pub grants: Grants,
 }

@@ -12,8 +12,10 @@ use crate::journal::{DeploymentRecord, Journal, StoreError};
 use crate::registry::live::Live;
 use crate::registry::modules::{Loaded, Modules};
 use crate::registry::plan::{self, Outline, Plan};
-use crate::words::limits::{DEPLOYMENT_ATTEMPTS_MAX, DEPLOYMENT_NOTE_BYTES_MAX, LIVE_MODULES_MAX};
-use crate::words::{Digest, Revision, clock};
+use crate::words::limits::{
+    DEPLOYMENT_ATTEMPTS_MAX, DEPLOYMENT_NOTE_BYTES_MAX, GRANTS_MAX, LIVE_MODULES_MAX,
+};
+use crate::words::{Digest, Grants, Origin, Revision, clock};
 
 pub(super) enum Message {
     Deploy {
@@ -44,20 +46,20 @@ struct Candidate {
     loaded: Vec<Arc<Loaded>>,
     /// They stay in the revision: a later start may be able to load them.
     broken: Vec<(Digest, String)>,
+    grants: Grants,
 }
 
 impl Deployer {
     pub(super) async fn open(modules: Modules, journal: Journal) -> Result<Self, DeployError> {
         let newest = journal.deployments().await?.pop();
         let (revision, current) = match newest {
-            Some(record) => {
-                (record.revision, Candidate::load(&modules, &record.modules, &[]).await?)
-            }
+            Some(record) => (record.revision, Candidate::load(&modules, &record, &[]).await?),
             None => (Revision::default(), Candidate::default()),
         };
         for (digest, reason) in &current.broken {
             tracing::error!(module = %digest, reason, "a module of the live revision is left out");
         }
+        current.grant();
         let live = Arc::new(ArcSwap::from_pointee(current.live(revision)));
         let (announce, _) = watch::channel(revision);
         Ok(Self { modules, journal, live, announce, current })
@@ -96,7 +98,7 @@ impl Deployer {
         let Some(record) = newest.filter(|record| record.revision > current) else {
             return Ok(current);
         };
-        let next = Candidate::load(&self.modules, &record.modules, &self.current.loaded).await?;
+        let next = Candidate::load(&self.modules, &record, &self.current.loaded).await?;
         for (digest, reason) in &next.broken {
             tracing::error!(module = %digest, reason, "a module of the live revision is left out");
         }
@@ -155,7 +157,8 @@ impl Deployer {
         if !conflicts.is_empty() {
             return Err(DeployError::Invalid(conflicts));
         }
-        let next = self.current.replace(new, &new_outlines);
+        check_grants(&new, &request.allow)?;
+        let next = self.current.replace(new, &new_outlines, &request.allow);
         if next.len() > LIVE_MODULES_MAX {
             return invalid(format!("there may be {LIVE_MODULES_MAX} live modules, not more"));
         }
@@ -175,7 +178,7 @@ impl Deployer {
             None => DeployError::NoEarlierRevision,
         })?;
         let to = record.revision;
-        let mut next = Candidate::default();
+        let mut next = Candidate { grants: record.grants, ..Candidate::default() };
         for digest in record.modules {
             let loaded = self.load(digest).await?;
             next.add(loaded);
@@ -206,7 +209,7 @@ impl Deployer {
         let (before, after) = (self.current.outlines(), next.outlines());
         let changes = plan::changes(&before, &after);
         if self.current.is_like(&next) {
-            return Ok(Plan { revision: current, changes });
+            return Ok(Plan { revision: current, changes, grants: next.grants });
         }
         if !force {
             for plan::Orphan { journal, change } in plan::orphans(&before, &after) {
@@ -216,14 +219,16 @@ impl Deployer {
             }
         }
         let revision = Revision(current.0 + 1);
+        let grants = next.grants.clone();
         if only_plan {
-            return Ok(Plan { revision, changes });
+            return Ok(Plan { revision, changes, grants });
         }
         let record = DeploymentRecord {
             revision,
             modules: next.digests(),
             created_at_ms: clock::unix_ms(),
             note,
+            grants: grants.clone(),
         };
         match self.journal.put_deployment(&record).await {
             Ok(()) => {}
@@ -231,10 +236,11 @@ impl Deployer {
             Err(error) => return Err(error.into()),
         }
         self.go_live(next, revision, &record.note);
-        Ok(Plan { revision, changes })
+        Ok(Plan { revision, changes, grants })
     }
 
     fn go_live(&mut self, next: Candidate, revision: Revision, note: &str) {
+        next.grant();
         self.live.store(Arc::new(next.live(revision)));
         let replaced = std::mem::replace(&mut self.current, next);
         for loaded in replaced.loaded {
@@ -245,13 +251,40 @@ impl Deployer {
     }
 }
 
+/// A module that can send requests and has nobody to send them to would only fail later.
+fn check_grants(new: &[Arc<Loaded>], allow: &[Origin]) -> Result<(), DeployError> {
+    let needs = |loaded: &&Arc<Loaded>| loaded.module.component.needs_grant();
+    let fault = match (new.iter().find(needs), allow.len()) {
+        (Some(loaded), 0) => format!(
+            "{} imports wasi:http, and nothing is granted to it; say which origins its actions may \
+             send requests to: --allow http=https://api.example.com",
+            loaded.module.name
+        ),
+        (None, 1..) => "--allow was given, but none of the modules imports wasi:http".to_owned(),
+        (Some(_), origins) if origins > GRANTS_MAX => {
+            format!("{origins} origins are granted; the limit is {GRANTS_MAX}")
+        }
+        (Some(_), _) | (None, _) => return Ok(()),
+    };
+    Err(DeployError::Invalid(vec![fault]))
+}
+
 impl Candidate {
+    /// Lets every module reach what it may.
+    fn grant(&self) {
+        for loaded in &self.loaded {
+            let origins = self.grants.of(&loaded.module.digest).to_vec();
+            loaded.module.component.grant(origins);
+        }
+    }
+
     /// Only a failing journal is an error. A module that is live is taken as it is.
     async fn load(
         modules: &Modules,
-        digests: &[Digest],
+        record: &DeploymentRecord,
         live: &[Arc<Loaded>],
     ) -> Result<Self, DeployError> {
+        let digests = &record.modules;
         let loads = digests.iter().map(|&digest| {
             let known = live.iter().find(|loaded| loaded.module.digest == digest).cloned();
             async move {
@@ -261,7 +294,7 @@ impl Candidate {
                 }
             }
         });
-        let mut candidate = Self::default();
+        let mut candidate = Self { grants: record.grants.clone(), ..Self::default() };
         for (digest, result) in digests.iter().zip(join_all(loads).await) {
             match result {
                 Ok(loaded) => candidate.add(loaded),
@@ -287,12 +320,18 @@ impl Candidate {
         self.loaded.push(loaded);
     }
 
-    fn replace(&self, new: Vec<Arc<Loaded>>, new_outlines: &[Outline]) -> Self {
+    fn replace(&self, new: Vec<Arc<Loaded>>, new_outlines: &[Outline], allow: &[Origin]) -> Self {
         let is_new = |digest: &Digest| new_outlines.iter().any(|new| new.digest == *digest);
         let stays = |loaded: &&Arc<Loaded>| plan::stays(&loaded.outline, new_outlines);
         let broken = self.broken.iter().filter(|(digest, _)| !is_new(digest)).cloned().collect();
-        let loaded = self.loaded.iter().filter(stays).cloned().chain(new).collect();
-        Self { loaded, broken }
+        let needing = new.iter().filter(|loaded| loaded.module.component.needs_grant());
+        let granted: Vec<_> = needing.map(|loaded| loaded.module.digest).collect();
+        let loaded: Vec<_> = self.loaded.iter().filter(stays).cloned().chain(new).collect();
+        let mut next = Self { loaded, broken, grants: self.grants.clone() };
+        let kept = next.digests();
+        next.grants.0.retain(|digest, _| kept.contains(digest));
+        next.grants.0.extend(granted.into_iter().map(|digest| (digest, allow.to_vec())));
+        next
     }
 
     fn outlines(&self) -> Vec<&Outline> {
@@ -317,7 +356,7 @@ impl Candidate {
         let broken = |candidate: &Self| -> BTreeSet<Digest> {
             candidate.broken.iter().map(|(digest, _)| *digest).collect()
         };
-        live(self) == live(other) && broken(self) == broken(other)
+        live(self) == live(other) && broken(self) == broken(other) && self.grants == other.grants
     }
 
     fn live(&self, revision: Revision) -> Live {

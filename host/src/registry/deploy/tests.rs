@@ -6,7 +6,7 @@ use crate::registry::plan::Action;
 use crate::registry::testing::{component, describe};
 use crate::wasm::fixtures::{Guest, engine};
 use crate::words::telemetry::Metrics;
-use crate::words::{Address, Message as Event, Seq};
+use crate::words::{Address, Grants, Message as Event, Seq};
 
 const SERVICES: &str = r#"
     syntax = "proto3";
@@ -73,7 +73,13 @@ impl Host {
 }
 
 fn request(module: Digest) -> DeployRequest {
-    DeployRequest { modules: vec![module], plan: false, force: false, note: "test".to_owned() }
+    DeployRequest {
+        modules: vec![module],
+        plan: false,
+        force: false,
+        note: "test".to_owned(),
+        allow: Vec::new(),
+    }
 }
 
 fn told(plan: &Plan) -> Vec<String> {
@@ -268,6 +274,7 @@ async fn a_module_that_cannot_be_loaded_is_left_out_and_told() {
         modules: vec![bad, good],
         created_at_ms: 0,
         note: String::new(),
+        grants: Grants::default(),
     };
     host.journal.put_deployment(&record).await.unwrap();
 
@@ -296,6 +303,7 @@ async fn a_module_that_is_damaged_in_the_journal_is_left_out_and_told() {
         modules: vec![digest],
         created_at_ms: 0,
         note: String::new(),
+        grants: Grants::default(),
     };
     journal.put_deployment(&record).await.unwrap();
     let registry = Registry::open(engine(), journal).await.unwrap();
@@ -308,7 +316,8 @@ async fn of_two_modules_of_a_revision_that_clash_the_later_is_live() {
     let modules =
         vec![host.upload(&[("t.A", "a"), ("t.B", "b")]).await, host.upload(&[("t.A", "a")]).await];
     let (revision, later) = (Revision(1), modules[1]);
-    let record = DeploymentRecord { revision, modules, created_at_ms: 0, note: String::new() };
+    let (note, grants) = (String::new(), Grants::default());
+    let record = DeploymentRecord { revision, modules, created_at_ms: 0, note, grants };
     host.journal.put_deployment(&record).await.unwrap();
     host.restart().await;
     assert_eq!(host.services(), ["t.A"]);

@@ -49,6 +49,7 @@ async fn call(handle: &str) -> (Result<Bytes, Status>, Metrics) {
         plan: false,
         force: false,
         note: String::new(),
+        allow: Vec::new(),
     };
     registry.deploy(request).await.unwrap();
     let config =

@@ -185,7 +185,13 @@ async fn deploy(registry: &Registry, salt: &str) {
     let module = describing(guest, &description);
     let upload = registry.upload("counter.wasm", module).await.unwrap();
     let modules = vec![upload.record.digest];
-    let request = DeployRequest { modules, plan: false, force: false, note: String::new() };
+    let request = DeployRequest {
+        modules,
+        plan: false,
+        force: false,
+        note: String::new(),
+        allow: Vec::new(),
+    };
     registry.deploy(request).await.unwrap();
 }
 
