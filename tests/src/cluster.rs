@@ -405,18 +405,20 @@ impl Cluster {
         }
     }
 
-    /// What must be true of the rows at any time.
+    /// What must be true of the rows at any time. Of value entities old states are gone, so their shards may
+    /// lack offsets, but never the newest.
     pub fn check_rows(&self) {
         let gaps = "SELECT count(*) FROM (SELECT shard_id, count(*) n, min(off) low, max(off) high
                     FROM journal GROUP BY shard_id) j JOIN shard USING (shard_id)
-                    WHERE n <> high - low + 1 OR next_off <> high + 1";
+                    WHERE next_off <> high + 1 OR n <> high - low + 1 AND shard_id NOT IN
+                        (SELECT shard_id FROM journal GROUP BY shard_id, journal, id HAVING min(seq) > 1)";
         assert_eq!(
             self.number(gaps),
             0,
             "offsets of a shard have a gap, or do not end at next_off"
         );
-        let gaps = "SELECT count(*) FROM (SELECT count(*) n, max(seq) last FROM journal
-                    GROUP BY shard_id, journal, id) e WHERE n <> last";
+        let gaps = "SELECT count(*) FROM (SELECT count(*) n, min(seq) low, max(seq) high FROM journal
+                    GROUP BY shard_id, journal, id) e WHERE n <> high - low + 1";
         assert_eq!(self.number(gaps), 0, "the events of an entity have a gap");
         let back = "SELECT count(*) FROM (SELECT epoch, lag(epoch) OVER (PARTITION BY shard_id ORDER BY off)
                     AS before FROM journal) e WHERE epoch < before";
