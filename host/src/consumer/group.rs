@@ -205,10 +205,10 @@ enum Next {
 }
 
 async fn step(reader: &Reader, position: &mut Position, news: u64) -> Result<Step, StoreError> {
-    if !position.is_begun {
-        if let step @ (Step::Lost | Step::Stuck(_)) = reader.begin(position).await {
-            return Ok(step);
-        }
+    if !position.is_begun
+        && let step @ (Step::Lost | Step::Stuck(_)) = reader.begin(position).await
+    {
+        return Ok(step);
     }
     let retried = reader.retry(position).await?;
     if matches!(retried, Step::Lost | Step::Stuck(_)) {

@@ -21,6 +21,9 @@ use crate::words::limits::{VIEW_INDEXES_MAX, VIEW_VALUE_BYTES_MAX};
 const INDEXED_OPTION: u32 = 50803;
 const TIMESTAMP: &str = "google.protobuf.Timestamp";
 
+/// Names of fields, and their values as bytes in the order of the values.
+pub type IndexValues = Vec<(Arc<str>, Vec<u8>)>;
+
 /// A view, as its settings and descriptors describe it.
 #[derive(Clone, Debug)]
 pub struct View {
@@ -109,7 +112,7 @@ impl View {
     /// # Errors
     ///
     /// A sentence, if the row is no such message.
-    pub fn index_values(&self, row: &[u8]) -> Result<Vec<(Arc<str>, Vec<u8>)>, String> {
+    pub fn index_values(&self, row: &[u8]) -> Result<IndexValues, String> {
         let row = DynamicMessage::decode(self.row.clone(), row)
             .map_err(|error| format!("the row is not a valid {}: {error}", self.row.full_name()))?;
         let value =
