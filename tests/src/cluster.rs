@@ -417,7 +417,8 @@ impl Cluster {
             0,
             "offsets of a shard have a gap, or do not end at next_off"
         );
-        let gaps = "SELECT count(*) FROM (SELECT count(*) n, min(seq) low, max(seq) high FROM journal
+        let gaps =
+            "SELECT count(*) FROM (SELECT count(*) n, min(seq) low, max(seq) high FROM journal
                     GROUP BY shard_id, journal, id) e WHERE n <> high - low + 1";
         assert_eq!(self.number(gaps), 0, "the events of an entity have a gap");
         let back = "SELECT count(*) FROM (SELECT epoch, lag(epoch) OVER (PARTITION BY shard_id ORDER BY off)

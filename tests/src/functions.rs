@@ -295,7 +295,7 @@ impl Worker {
     /// A workflow of three steps; some fail at the second and undo the first.
     async fn order(&mut self, turn: usize) {
         let id = format!("o{}-{turn}", self.number);
-        let is_poor = turn / 3 % POOR_EVERY == 0;
+        let is_poor = (turn / 3).is_multiple_of(POOR_EVERY);
         let shelf = self.rng.below(SHELVES);
         let customer = match is_poor {
             true => format!("poor{}-{turn}", self.number),

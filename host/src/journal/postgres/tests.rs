@@ -329,7 +329,7 @@ impl Load {
 
 /// Of three writes of a writer, one has an event, one an effect, and one has both.
 fn has_event(number: usize) -> bool {
-    number % 3 != 0
+    !number.is_multiple_of(3)
 }
 
 fn has_effect(number: usize) -> bool {
