@@ -97,18 +97,12 @@ pub fn view_group(service: &str, version: u32) -> String {
 
 fn view(service: &Arc<Service>) -> Option<Subscription> {
     let view = service.view.as_ref()?;
+    let pool = service.view_pool.clone()?;
     Some(Subscription {
         group: view_group(service.name.as_str(), view.version).into(),
         log: view.source.clone(),
         start: Start::Beginning,
-        target: Target::View(Projection {
-            pool: Pool::new(
-                service.module.component.clone(),
-                service.name.to_arc(),
-                service.limits,
-            ),
-            service: service.clone(),
-        }),
+        target: Target::View(Projection { service: service.clone(), pool }),
     })
 }
 

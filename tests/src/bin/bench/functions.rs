@@ -39,7 +39,8 @@ async fn throughput(settings: &Settings) -> anyhow::Result<Vec<Result>> {
     };
     let effect = |n: usize| json!({"effect": {"id": format!("t{n}"), "actions": [emit.clone()]}});
     let read: Vec<_> = (0..settings.carts).map(|n| model(n, &[])).collect();
-    let durable: Vec<_> = (0..settings.carts).map(|n| model(n, &[emit.clone()])).collect();
+    let durable: Vec<_> =
+        (0..settings.carts).map(|n| model(n, std::slice::from_ref(&emit))).collect();
     let with_effect: Vec<_> =
         (0..settings.carts).map(|n| model(n, &[emit.clone(), effect(n)])).collect();
     let reply = json!({"groups": [{"steps": [{"reply": {"message": "x"}}]}]});
