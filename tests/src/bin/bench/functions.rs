@@ -104,7 +104,7 @@ async fn timers(settings: &Settings) -> anyhow::Result<Result> {
         call(host.services.address(), &requests, 64, Until::Sent).await?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
         ensure!(now < due, "setting the timers took longer than they had");
-        let fired = async || host.metric("stead_timers_fired_total").await >= TIMERS as f64;
+        let fired = async || host.metric("stead_timers_total").await >= TIMERS as f64;
         wait_for("every timer", fired).await?;
         let end = due + Duration::from_secs(1);
         let late = SystemTime::now().duration_since(UNIX_EPOCH)?.saturating_sub(end);
