@@ -160,7 +160,7 @@ fn all_faults_are_told_at_once() {
         [
             "shop.Carts: the module describes this service twice",
             r#"shop.Carts: another entity type has the journal name "cart" too"#,
-            r#"shop.Carts: this host has no kind "replicated"; the kinds it knows: event-sourced, value, workflow, action"#,
+            r#"shop.Carts: this host has no kind "replicated"; the kinds it knows: event-sourced, value, workflow, action, view"#,
             r#"shop.Gone: the journal name "" is not 1 to 128 characters of A-Za-z0-9._-"#,
             "shop.Gone: no such service in the file descriptor set",
             "grpc.X: the package grpc.* belongs to the host",
