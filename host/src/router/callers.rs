@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use futures_util::future::BoxFuture;
-
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::action::{self, WeakActions};
 use crate::consumer::Views;
@@ -42,10 +42,19 @@ impl Caller for Callers {
         let (hops, deadline) = (call.hops, call.deadline);
         let request = call.resolve(&self.registry.live());
         Box::pin(async move {
-            let reply = reach(request?, hops, router, actions, views);
-            tokio::time::timeout_at(deadline, reply).await.unwrap_or_else(|_| {
-                Err(Status::deadline_exceeded("the call took longer than its deadline allows"))
-            })
+            // A task of its own: guests decide how long a chain of calls is, and awaited within each other they
+            // would outgrow the stack. If nobody waits any more, it ends.
+            let reply = tokio::spawn(reach(request?, hops, router, actions, views));
+            match tokio::time::timeout_at(deadline, AbortOnDropHandle::new(reply)).await {
+                Ok(Ok(reply)) => reply,
+                Ok(Err(error)) => {
+                    tracing::error!(%error, "a call of a function ended without an answer");
+                    Err(Status::internal("the call ended without an answer"))
+                }
+                Err(_) => {
+                    Err(Status::deadline_exceeded("the call took longer than its deadline allows"))
+                }
+            }
         })
     }
 }
