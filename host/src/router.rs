@@ -12,6 +12,7 @@ mod callers;
 mod link;
 mod messenger;
 mod peers;
+mod pipe;
 mod refusals;
 mod serve;
 mod server;

@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::task::{Context, Poll};
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -23,11 +23,27 @@ pub struct Pieces {
 
 /// Tells whether a body was given to the network as a whole. If not, nobody can have acted on it.
 #[derive(Clone, Default)]
-pub struct Taken(Arc<AtomicBool>);
+pub struct Taken(Arc<AtomicU8>);
+
+const WAITS: u8 = 0;
+const TAKEN: u8 = 1;
+const WITHDRAWN: u8 = 2;
 
 impl Taken {
     pub fn is_taken(&self) -> bool {
-        self.0.load(Ordering::SeqCst)
+        self.0.load(Ordering::SeqCst) == TAKEN
+    }
+
+    /// Keeps a body that waits from being taken. False if it was taken already.
+    pub fn withdraw(&self) -> bool {
+        self.leave(WITHDRAWN) != TAKEN
+    }
+
+    /// What it was before, if it did not wait.
+    fn leave(&self, to: u8) -> u8 {
+        match self.0.compare_exchange(WAITS, to, Ordering::SeqCst, Ordering::SeqCst) {
+            Ok(was) | Err(was) => was,
+        }
     }
 }
 
@@ -56,6 +72,16 @@ impl Pieces {
     pub fn taken(&self) -> Taken {
         self.taken.clone()
     }
+
+    /// In one piece.
+    pub fn is_small(&self) -> bool {
+        self.second.is_empty() && self.first.len() <= limits::PEER_SMALL_BYTES
+    }
+
+    /// Both pieces, to be sent at once; none if it was withdrawn.
+    pub fn take(self) -> Option<(Bytes, Bytes)> {
+        (self.taken.leave(TAKEN) != WITHDRAWN).then_some((self.first, self.second))
+    }
 }
 
 impl http_body::Body for Pieces {
@@ -71,7 +97,7 @@ impl http_body::Body for Pieces {
             true => std::mem::take(&mut self.second),
         };
         if self.is_end_stream() {
-            self.taken.0.store(true, Ordering::SeqCst);
+            self.taken.leave(TAKEN);
         }
         Poll::Ready((!piece.is_empty()).then(|| Ok(Frame::data(piece))))
     }

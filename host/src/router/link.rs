@@ -4,7 +4,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use http::Request;
+use http::{Request, Response};
+use http_body_util::Either;
+use hyper::body::Incoming;
 use hyper::client::conn::http2::{self, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use parking_lot::Mutex;
@@ -14,14 +16,45 @@ use tokio::sync::Notify;
 use tokio_rustls::TlsConnector;
 
 use crate::router::body::{self, Pieces};
-use crate::router::peers::told;
+use crate::router::peers::{CallFailed, told};
+use crate::router::pipe::{Pipe, Queue};
 use crate::router::tls::{Client, Identity};
 use crate::router::wire::{self, Hello};
 use crate::words::clock::{self, Instant};
 use crate::words::telemetry::{Metrics, PeerLabels};
 use crate::words::{NodeId, limits};
 
-pub(super) type Sender = SendRequest<Pieces>;
+/// A call that has a stream to itself, or all that share one.
+type Body = Either<Pieces, Queue>;
+
+/// An open connection.
+#[derive(Clone)]
+pub(super) struct Sender {
+    http: SendRequest<Body>,
+    pipe: Pipe,
+}
+
+impl Sender {
+    /// In a stream of its own.
+    pub(super) async fn send(
+        &mut self,
+        path: &'static str,
+        body: Pieces,
+    ) -> Result<Response<Incoming>, CallFailed> {
+        let taken = body.taken();
+        let request = Request::post(path).body(Either::Left(body));
+        let request = request.map_err(|error| CallFailed::NotSent(error.to_string()))?;
+        match self.http.try_send_request(request).await {
+            Ok(response) => Ok(response),
+            Err(error) if taken.is_taken() => Err(CallFailed::Broken(told(error.error()))),
+            Err(error) => Err(CallFailed::NotSent(told(error.error()))),
+        }
+    }
+
+    pub(super) fn pipe(&self) -> &Pipe {
+        &self.pipe
+    }
+}
 
 pub(super) struct Link {
     me: NodeId,
@@ -97,7 +130,7 @@ impl Link {
             {
                 let mut state = self.state.lock();
                 let failures = match &*state {
-                    State::Up(sender) if !sender.is_closed() => return Ok(sender.clone()),
+                    State::Up(sender) if !sender.http.is_closed() => return Ok(sender.clone()),
                     State::Up(_) => Some(0),
                     State::Down { retry_at, reason, .. } if clock::now() < *retry_at => {
                         return Err(reason.clone());
@@ -175,11 +208,12 @@ async fn open(link: &Arc<Link>, client: &Client) -> Result<Sender, String> {
         .connect(client.name.clone(), stream)
         .await
         .map_err(|error| unlike(&error.to_string()))?;
-    let (mut sender, connection) = http2::Builder::new(TokioExecutor::new())
+    let (mut http, connection) = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .initial_stream_window_size(limits::PEER_STREAM_WINDOW_BYTES)
         .initial_connection_window_size(limits::PEER_CONNECTION_WINDOW_BYTES)
         .max_header_list_size(limits::PEER_HEADER_BYTES_MAX)
+        .max_frame_size(limits::PEER_PIECE_BYTES as u32)
         .initial_max_send_streams(limits::PEER_CALLS_MAX)
         // Calls are given up when their clients go away, all at once if it must be.
         .max_concurrent_reset_streams(limits::PEER_CALLS_MAX)
@@ -200,14 +234,15 @@ async fn open(link: &Arc<Link>, client: &Client) -> Result<Sender, String> {
     });
     // In TLS 1.3 a client is done before the server has looked at its key, and an address may be another
     // node's by now: nothing is sent before the other side has said who it is.
-    introduce(link, &mut sender).await?;
-    Ok(sender)
+    introduce(link, &mut http).await?;
+    let pipe = share(&mut http).await?;
+    Ok(Sender { http, pipe })
 }
 
-async fn introduce(link: &Link, sender: &mut Sender) -> Result<(), String> {
-    let body = Pieces::whole(wire::hello(link.me).encode_to_vec().into());
+async fn introduce(link: &Link, http: &mut SendRequest<Body>) -> Result<(), String> {
+    let body = Either::Left(Pieces::whole(wire::hello(link.me).encode_to_vec().into()));
     let request = Request::post(wire::HELLO).body(body).map_err(|error| error.to_string())?;
-    let response = sender.send_request(request).await.map_err(|error| unlike(&told(&error)))?;
+    let response = http.send_request(request).await.map_err(|error| unlike(&told(&error)))?;
     let status = response.status();
     let body =
         body::collect(response.into_body(), limits::PEER_HEADER_BYTES_MAX as usize, |_| Ok(()))
@@ -223,6 +258,20 @@ async fn introduce(link: &Link, sender: &mut Sender) -> Result<(), String> {
         Some(node) => Err(format!("node {} answers at {}", node.short(), link.address)),
         None => Err("the other side does not say who it is".into()),
     }
+}
+
+/// Opens the stream that calls share.
+async fn share(http: &mut SendRequest<Body>) -> Result<Pipe, String> {
+    let (pipe, queue) = Pipe::new();
+    let request = Request::post(wire::CALLS).body(Either::Right(queue));
+    let request = request.map_err(|error| error.to_string())?;
+    let response = http.send_request(request).await.map_err(|error| told(&error))?;
+    // Without it, each call has a stream to itself.
+    match response.status() {
+        wire::REPLY => drop(tokio::spawn(pipe.clone().read(response.into_body()))),
+        _ => pipe.close(),
+    }
+    Ok(pipe)
 }
 
 /// What the alert of a peer most likely means.

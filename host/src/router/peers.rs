@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use http::{Request, StatusCode};
+use http::StatusCode;
 use parking_lot::RwLock;
 use prost::Message as _;
 
@@ -224,19 +224,16 @@ impl Peers {
 async fn exchange(
     link: &Arc<Link>,
     path: &'static str,
-    body: Pieces,
+    mut body: Pieces,
 ) -> Result<Answer, CallFailed> {
     let mut sender = link.ready().await.map_err(CallFailed::NotSent)?;
-    let taken = body.taken();
-    let request = Request::post(path).body(body);
-    let request = request.map_err(|error| CallFailed::NotSent(error.to_string()))?;
-    let response = match sender.try_send_request(request).await {
-        Ok(response) => response,
-        Err(error) if taken.is_taken() => {
-            return Err(CallFailed::Broken(told(error.error())));
-        }
-        Err(error) => return Err(CallFailed::NotSent(told(error.error()))),
-    };
+    if path == wire::CALL && body.is_small() {
+        body = match sender.pipe().call(body).await {
+            Ok(answer) => return answer,
+            Err(body) => body,
+        };
+    }
+    let response = sender.send(path, body).await?;
     let status = response.status();
     let body = match body::collect(response.into_body(), limits::PEER_ANSWER_BYTES_MAX, |_| Ok(()))
         .await
@@ -249,7 +246,7 @@ async fn exchange(
     Ok(read(status, body))
 }
 
-fn read(status: StatusCode, body: Bytes) -> Answer {
+pub(super) fn read(status: StatusCode, body: Bytes) -> Answer {
     match status {
         wire::REPLY => Answer::Reply(body),
         wire::REFUSED => Answer::Refused(Refusal::decode_status(body)),

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::{Request, Response, StatusCode};
-use http_body_util::Full;
+use http_body_util::{Either, Full};
 use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
@@ -26,6 +26,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::cluster::Handed;
 use crate::router::body::{self, Unread};
+use crate::router::pipe::{self, Queue};
 use crate::router::refusals::Refusals;
 use crate::router::wire::{self, NotMine, Refusal};
 use crate::router::{Answer, Peers, Router};
@@ -103,6 +104,7 @@ fn protocol() -> http2::Builder<TokioExecutor> {
         .initial_connection_window_size(limits::PEER_CONNECTION_WINDOW_BYTES)
         .max_concurrent_streams(limits::PEER_CALLS_MAX as u32)
         .max_header_list_size(limits::PEER_HEADER_BYTES_MAX)
+        .max_frame_size(limits::PEER_PIECE_BYTES as u32)
         .max_send_buf_size(limits::PEER_SEND_BUFFER_BYTES)
         // Calls are given up when their clients go away, all at once if it must be.
         .max_pending_accept_reset_streams(limits::PEER_CALLS_MAX)
@@ -174,9 +176,12 @@ async fn speak(port: &Arc<Port>, stream: TlsStream<TcpStream>) {
     }
 }
 
-type Reply = Response<Full<Bytes>>;
+type Reply = Response<Either<Full<Bytes>, Queue>>;
 
-async fn answer(port: &Port, request: Request<Incoming>) -> Reply {
+async fn answer(port: &Arc<Port>, request: Request<Incoming>) -> Reply {
+    if request.uri().path() == wire::CALLS {
+        return share(port, request.into_body());
+    }
     // Held until the answer is ready.
     let mut held = port.bodies.hold();
     match handle(port, request, &mut held).await {
@@ -191,9 +196,28 @@ async fn answer(port: &Port, request: Request<Incoming>) -> Reply {
 }
 
 fn respond(status: StatusCode, body: Bytes) -> Reply {
-    let mut response = Response::new(Full::new(body));
+    let mut response = Response::new(Either::Left(Full::new(body)));
     *response.status_mut() = status;
     response
+}
+
+/// Answers the calls that come in one stream.
+fn share(port: &Arc<Port>, calls: Incoming) -> Reply {
+    let served = port.clone();
+    let answers = pipe::serve(calls, port.shutdown.clone(), move |body| {
+        let port = served.clone();
+        async move {
+            let mut held = port.bodies.hold();
+            let call = held.add(body.len()).and_then(|()| wire::unframe(body));
+            match call {
+                Ok((head, payload)) => {
+                    port.service.router.receive(head, payload, &port.service.follow).await
+                }
+                Err(status) => Answer::Refused(status),
+            }
+        }
+    });
+    Response::new(Either::Right(answers))
 }
 
 async fn handle(

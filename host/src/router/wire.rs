@@ -3,13 +3,13 @@
 //! | path     | request                                  | answers                        |
 //! |----------|------------------------------------------|--------------------------------|
 //! | `/call`  | [`CallHead`], then the command's payload | the reply; refused; not mine   |
+//! | `/calls` | many of them, see [`super::pipe`]        | as many answers                |
 //! | `/admin` | [`AdminHead`], then the request          | the reply; refused             |
 //! | `/take`  | [`Take`]                                 | [`Taken`]                      |
 //! | `/hello` | [`Hello`]                                | [`Hello`]                      |
 //!
 //! A head stands before the payload with its length as a varint. HTTP status 200: the body is the reply
-//! itself. 421: a [`NotMine`]. 400: a [`Refusal`]. Answers that are streams would be 200 with a body of
-//! many frames; there are none yet. Unknown fields are ignored, so nodes of neighbouring versions
+//! itself. 421: a [`NotMine`]. 400: a [`Refusal`]. Unknown fields are ignored, so nodes of neighbouring versions
 //! understand each other; a node refuses a protocol that it does not know.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
@@ -25,6 +25,7 @@ use crate::words::{Code, Epoch, Message, NodeId, Status};
 pub const PROTOCOL: u32 = 1;
 
 pub const CALL: &str = "/call";
+pub const CALLS: &str = "/calls";
 pub const ADMIN: &str = "/admin";
 pub const TAKE: &str = "/take";
 pub const HELLO: &str = "/hello";

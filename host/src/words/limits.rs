@@ -485,6 +485,8 @@ pub const PEER_HEAD_BYTES: usize = 128;
 pub const PEER_HEAD_BYTES_MAX: usize = 64 * KIB;
 /// Payloads up to this size travel in one piece with their head.
 pub const PEER_SMALL_BYTES: usize = 8 * KIB;
+/// Calls and answers that wait for the network leave together, about so many bytes at once.
+pub const PEER_PIECE_BYTES: usize = 64 * KIB;
 pub const PEER_REQUEST_BYTES_MAX: usize = BODY_BYTES_MAX + PEER_HEAD_BYTES_MAX;
 /// A page of the admin API may be larger than a reply.
 pub const PEER_ANSWER_BYTES_MAX: usize = 16 * MIB;

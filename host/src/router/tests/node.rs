@@ -84,6 +84,8 @@ pub struct Node {
     pub metrics: Metrics,
     /// How often it was told to follow a deployment.
     pub followed: Arc<AtomicUsize>,
+    /// Of its peer port.
+    pub shutdown: CancellationToken,
     _guard: DropGuard,
 }
 
@@ -161,7 +163,7 @@ impl Cluster {
             }),
         };
         tokio::spawn(serve(listener, service, stop.clone()));
-        let _guard = stop.drop_guard();
+        let _guard = stop.clone().drop_guard();
         Node {
             id,
             address,
@@ -173,6 +175,7 @@ impl Cluster {
             router,
             metrics,
             followed,
+            shutdown: stop,
             _guard,
         }
     }

@@ -9,7 +9,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::router::tests::node::{
     Cluster, KEY, Node, acquaint, eventually, with_certificates, with_key, with_keys,
 };
-use crate::router::wire::TakeShard;
+use crate::router::wire::{self, TakeShard};
 use crate::words::{Code, NodeId, clock};
 
 const OTHER_KEY: &str = "fedcba9876543210fedcba9876543210";
@@ -104,8 +104,9 @@ async fn strangers_get_nothing_and_cost_little() {
     ping(&a, &b).await.unwrap();
 }
 
-/// A peer that takes what it is sent and closes the connection instead of answering.
-async fn rude(node: u8) -> (NodeId, SocketAddr) {
+/// A peer that takes what it is sent and closes the connection instead of answering. Calls share a stream,
+/// or each has its own.
+async fn rude(node: u8, shared: bool) -> (NodeId, SocketAddr) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
@@ -115,8 +116,9 @@ async fn rude(node: u8) -> (NodeId, SocketAddr) {
             let acceptor = TlsAcceptor::from(with_key(KEY).server);
             let Ok(stream) = acceptor.accept(stream).await else { continue };
             let (gone, mut told) = tokio::sync::mpsc::channel::<()>(1);
-            let service =
-                hyper::service::service_fn(move |request| answer(id, request, gone.clone()));
+            let service = hyper::service::service_fn(move |request| {
+                answer(id, request, shared, gone.clone())
+            });
             let executor = hyper_util::rt::TokioExecutor::new();
             let io = hyper_util::rt::TokioIo::new(stream);
             let http = hyper::server::conn::http2::Builder::new(executor);
@@ -129,61 +131,123 @@ async fn rude(node: u8) -> (NodeId, SocketAddr) {
     (NodeId([node; 16]), address)
 }
 
+type RudeBody = http_body_util::combinators::BoxBody<Bytes, std::convert::Infallible>;
+
 async fn answer(
     id: NodeId,
     request: http::Request<hyper::body::Incoming>,
+    shared: bool,
     gone: tokio::sync::mpsc::Sender<()>,
-) -> Result<http::Response<http_body_util::Full<Bytes>>, std::convert::Infallible> {
+) -> Result<http::Response<RudeBody>, std::convert::Infallible> {
+    use http_body_util::{BodyExt as _, Full, StreamBody};
     use prost::Message as _;
-    let (parts, body) = request.into_parts();
-    let _ = http_body_util::BodyExt::collect(body).await;
-    if parts.uri.path() != crate::router::wire::HELLO {
-        let _ = gone.send(()).await;
-        std::future::pending::<()>().await;
+    let (parts, mut body) = request.into_parts();
+    match parts.uri.path() {
+        wire::HELLO => {
+            let _ = body.collect().await;
+            let hello = Full::new(Bytes::from(wire::hello(id).encode_to_vec()));
+            Ok(http::Response::new(hello.boxed()))
+        }
+        wire::CALLS if shared => {
+            tokio::spawn(async move {
+                let _ = body.frame().await;
+                let _ = gone.send(()).await;
+            });
+            let never = StreamBody::new(futures_util::stream::pending());
+            Ok(http::Response::new(http_body_util::BodyExt::boxed(never)))
+        }
+        wire::CALLS => {
+            let refused = http::Response::new(Full::default().boxed());
+            let (mut parts, body) = refused.into_parts();
+            parts.status = wire::REFUSED;
+            Ok(http::Response::from_parts(parts, body))
+        }
+        _ => {
+            let _ = body.collect().await;
+            let _ = gone.send(()).await;
+            std::future::pending().await
+        }
     }
-    let hello = crate::router::wire::hello(id).encode_to_vec();
-    Ok(http::Response::new(http_body_util::Full::new(hello.into())))
+}
+
+async fn with_rude(shared: bool) -> Node {
+    let a = Cluster::new().node(1).await;
+    let (id, address) = rude(9, shared).await;
+    a.routes.set_addresses([(id, address)].into());
+    let owner = crate::cluster::routes::Route { owner: Some(id), epoch: crate::words::Epoch(1) };
+    a.routes.learn(crate::router::tests::node::shard(), owner);
+    a
 }
 
 #[tokio::test]
 async fn what_broke_off_is_sent_again_only_with_an_idempotency_key() {
-    let cluster = Cluster::new();
-    let a = cluster.node(1).await;
-    let (id, address) = rude(9).await;
-    a.routes.set_addresses([(id, address)].into());
-    let owner = crate::cluster::routes::Route { owner: Some(id), epoch: crate::words::Epoch(1) };
-    a.routes.learn(crate::router::tests::node::shard(), owner);
+    for shared in [true, false] {
+        let a = with_rude(shared).await;
+        let status = a.call("Read").await.unwrap_err();
+        assert_eq!(status.code, Code::Unknown);
+        assert!(status.message.contains("only with an idempotency key"), "{status}");
 
-    let status = a.call("Read").await.unwrap_err();
-    assert_eq!(status.code, Code::Unknown);
-    assert!(status.message.contains("only with an idempotency key"), "{status}");
-
-    let mut request = a.request("Add");
-    request.idempotency_key = Some("once".into());
-    let router = a.router.clone();
-    let call = tokio::spawn(async move { router.call(request).await });
-    eventually("it is sent again", || a.forwards("broken") >= 3).await;
-    a.own(2);
-    assert_eq!(call.await.unwrap().unwrap(), &b"\n\x03ada"[..]);
-    assert_eq!(a.stored().await, 1);
+        let mut request = a.request("Add");
+        request.idempotency_key = Some("once".into());
+        let router = a.router.clone();
+        let call = tokio::spawn(async move { router.call(request).await });
+        eventually("it is sent again", || a.forwards("broken") >= 3).await;
+        a.own(2);
+        assert_eq!(call.await.unwrap().unwrap(), &b"\n\x03ada"[..]);
+        assert_eq!(a.stored().await, 1);
+    }
 }
 
 #[tokio::test]
 async fn of_what_broke_off_nobody_says_that_it_was_not_run() {
-    let cluster = Cluster::new();
-    let a = cluster.node(1).await;
-    let (id, address) = rude(9).await;
-    a.routes.set_addresses([(id, address)].into());
-    let owner = crate::cluster::routes::Route { owner: Some(id), epoch: crate::words::Epoch(1) };
-    a.routes.learn(crate::router::tests::node::shard(), owner);
+    for shared in [true, false] {
+        let a = with_rude(shared).await;
+        let mut request = a.request("Add");
+        request.idempotency_key = Some("once".into());
+        request.deadline = clock::now() + Duration::from_millis(500);
+        let status = a.router.call(request).await.unwrap_err();
+        assert!(a.forwards("broken") >= 1);
+        assert_eq!(status.code, Code::DeadlineExceeded);
+        assert!(status.message.contains("may take effect"), "{status}");
+    }
+}
 
-    let mut request = a.request("Add");
-    request.idempotency_key = Some("once".into());
+#[tokio::test]
+async fn a_call_that_is_given_up_ends_at_the_other_node() {
+    let cluster = Cluster::new();
+    let (a, b) = (cluster.node(1).await, cluster.node(2).await);
+    acquaint(&[&a, &b]);
+    // Nobody owns the shard: the call waits at the other node.
+    a.learn(&b, 1);
+    let mut calls = tokio::task::JoinSet::new();
+    for _ in 0..3 {
+        let (router, request) = (a.router.clone(), a.request("Add"));
+        calls.spawn(async move { router.call(request).await });
+    }
+    eventually("they wait there", || b.metrics.waiting_calls.get() == 3).await;
+    calls.abort_all();
+    eventually("they are given up there", || b.metrics.waiting_calls.get() == 0).await;
+}
+
+#[tokio::test]
+async fn a_node_that_ends_answers_what_it_has_and_is_sent_nothing_more() {
+    let cluster = Cluster::new();
+    let (a, b) = (cluster.node(1).await, cluster.node(2).await);
+    acquaint(&[&a, &b]);
+    a.learn(&b, 1);
+    let (router, request) = (a.router.clone(), a.request("Add"));
+    let waits = tokio::spawn(async move { router.call(request).await });
+    eventually("it waits there", || b.metrics.waiting_calls.get() == 1).await;
+    b.shutdown.cancel();
+    b.own(2);
+    assert_eq!(waits.await.unwrap().unwrap(), &b"\n\x03ada"[..]);
+    // Its listener is closed.
+    let mut request = a.request("Read");
     request.deadline = clock::now() + Duration::from_millis(500);
     let status = a.router.call(request).await.unwrap_err();
-    assert!(a.forwards("broken") >= 1);
-    assert_eq!(status.code, Code::DeadlineExceeded);
-    assert!(status.message.contains("may take effect"), "{status}");
+    assert!(status.message.contains("was not run"), "{status}");
+    assert!(a.forwards("not_sent") > 0);
+    assert_eq!((a.forwards("broken"), b.stored().await), (0, 1));
 }
 
 #[tokio::test]

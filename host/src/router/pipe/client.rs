@@ -1,0 +1,126 @@
+//! The calling side.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use http_body_util::BodyExt;
+use hyper::body::Incoming as Arriving;
+use parking_lot::Mutex;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::router::body::{Pieces, Taken};
+use crate::router::peers::{self, CallFailed};
+use crate::router::pipe::{Incoming, Kind, Outgoing, Queue, Splitter};
+use crate::router::{Answer, wire};
+use crate::words::limits;
+
+/// Cheap to clone.
+#[derive(Clone)]
+pub struct Pipe(Arc<Mutex<State>>);
+
+struct State {
+    /// None: nothing can be sent any more.
+    queue: Option<mpsc::UnboundedSender<Outgoing>>,
+    waiting: HashMap<u64, oneshot::Sender<Answer>>,
+    last: u64,
+}
+
+/// A call that waits for its answer.
+struct Waiting<'a> {
+    pipe: &'a Pipe,
+    number: u64,
+    taken: Taken,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        let mut state = self.pipe.0.lock();
+        let was_waiting = state.waiting.remove(&self.number).is_some();
+        if was_waiting
+            && !self.taken.withdraw()
+            && let Some(queue) = &state.queue
+        {
+            let _ = queue.send(Outgoing::empty(self.number, Kind::Cancel));
+        }
+    }
+}
+
+impl Pipe {
+    /// What is to be sent, as the body of a request.
+    pub fn new() -> (Self, Queue) {
+        let (sender, queue) = Queue::new();
+        let state = State { queue: Some(sender), waiting: HashMap::new(), last: 0 };
+        (Self(Arc::new(Mutex::new(state))), queue)
+    }
+
+    /// Sends a call and waits for its answer. Gives the call back if the pipe takes none any more.
+    pub async fn call(&self, body: Pieces) -> Result<Result<Answer, CallFailed>, Pieces> {
+        let (answer, answered) = oneshot::channel();
+        let taken = body.taken();
+        let number = {
+            let mut state = self.0.lock();
+            if state.queue.is_none() {
+                return Err(body);
+            }
+            state.last += 1;
+            let number = state.last;
+            state.waiting.insert(number, answer);
+            if let Some(queue) = &state.queue {
+                // If it has ended, so will the reading, and nobody waits any more.
+                let _ = queue.send(Outgoing { number, kind: Kind::Call, body });
+            }
+            number
+        };
+        let waiting = Waiting { pipe: self, number, taken };
+        Ok(match answered.await {
+            Ok(answer) => Ok(answer),
+            Err(_) if waiting.taken.withdraw() => {
+                Err(CallFailed::NotSent("the connection broke before".into()))
+            }
+            Err(_) => Err(CallFailed::Broken("no answer came before it ended".into())),
+        })
+    }
+
+    /// Reads answers until the other side sends no more. Then nobody waits any more.
+    pub async fn read(self, mut arriving: Arriving) {
+        let mut splitter = Splitter::new(limits::PEER_ANSWER_BYTES_MAX);
+        while let Some(Ok(piece)) = arriving.frame().await {
+            let Some(data) = piece.data_ref() else { continue };
+            splitter.add(data);
+            if let Err(reason) = self.take(&mut splitter) {
+                tracing::warn!(reason, "a peer's answers make no sense; the calls are given up");
+                break;
+            }
+        }
+        self.close();
+    }
+
+    /// Nothing is sent and nobody waits any more.
+    pub fn close(&self) {
+        let mut state = self.0.lock();
+        state.queue = None;
+        state.waiting.clear();
+    }
+
+    fn take(&self, splitter: &mut Splitter) -> Result<(), String> {
+        // One lock for all that came together.
+        let mut state = self.0.lock();
+        while let Some(Incoming { number, kind, body }) = splitter.next()? {
+            let answer = match kind {
+                Kind::Reply => peers::read(wire::REPLY, body),
+                Kind::Refused => peers::read(wire::REFUSED, body),
+                Kind::NotMine => peers::read(wire::NOT_MINE, body),
+                // The body ends once all that waits was sent.
+                Kind::Goodbye => {
+                    state.queue = None;
+                    continue;
+                }
+                Kind::Call | Kind::Cancel => return Err(format!("a {kind:?} is no answer")),
+            };
+            if let Some(waiting) = state.waiting.remove(&number) {
+                let _ = waiting.send(answer);
+            }
+        }
+        Ok(())
+    }
+}

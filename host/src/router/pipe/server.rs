@@ -1,0 +1,146 @@
+//! The called side.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http_body_util::BodyExt;
+use hyper::body::Incoming as Arriving;
+use parking_lot::Mutex;
+use prost::Message as _;
+use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::router::Answer;
+use crate::router::body::Pieces;
+use crate::router::pipe::{Incoming, Kind, Outgoing, Queue, Splitter};
+use crate::router::wire::{NotMine, Refusal};
+use crate::words::{Status, limits};
+
+/// Calls that are not answered yet. If the connection breaks, they end.
+struct Calls {
+    running: Mutex<HashMap<u64, AbortHandle>>,
+    answers: mpsc::UnboundedSender<Outgoing>,
+}
+
+impl Calls {
+    fn answer(&self, number: u64, answer: Answer) {
+        let (kind, body) = match answer {
+            Answer::Reply(reply) => (Kind::Reply, reply),
+            Answer::Refused(status) => {
+                (Kind::Refused, Refusal::new(&status).encode_to_vec().into())
+            }
+            Answer::NotMine(route) => (Kind::NotMine, NotMine::new(route).encode_to_vec().into()),
+        };
+        // Nobody reads it if the connection has ended.
+        let _ = self.answers.send(Outgoing { number, kind, body: Pieces::whole(body) });
+    }
+
+    fn abort_all(&self) {
+        let running = std::mem::take(&mut *self.running.lock());
+        running.into_values().for_each(|call| call.abort());
+    }
+}
+
+/// Takes a call out at its end, however it ends.
+struct Running {
+    calls: Arc<Calls>,
+    number: u64,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.calls.running.lock().remove(&self.number);
+    }
+}
+
+/// Answers each call that arrives by `run`, until the other side sends no more or `shutdown` is cancelled and
+/// what was sent before is answered. Returns the answers, as a body.
+pub fn serve<F>(
+    arriving: Arriving,
+    shutdown: CancellationToken,
+    run: impl Fn(Bytes) -> F + Send + 'static,
+) -> Queue
+where
+    F: Future<Output = Answer> + Send + 'static,
+{
+    let (answers, queue) = Queue::new();
+    let calls = Arc::new(Calls { running: Mutex::default(), answers });
+    tokio::spawn(async move {
+        if let Err(reason) = read(&calls, arriving, shutdown, run).await {
+            tracing::debug!(reason, "a peer's calls ended");
+            calls.abort_all();
+        }
+    });
+    queue
+}
+
+async fn read<F>(
+    calls: &Arc<Calls>,
+    mut arriving: Arriving,
+    shutdown: CancellationToken,
+    run: impl Fn(Bytes) -> F,
+) -> Result<(), String>
+where
+    F: Future<Output = Answer> + Send + 'static,
+{
+    let largest = limits::PEER_SMALL_BYTES + limits::PEER_HEAD_BYTES_MAX;
+    let mut splitter = Splitter::new(largest);
+    let mut is_told = false;
+    loop {
+        let piece = tokio::select! {
+            piece = arriving.frame() => piece,
+            () = shutdown.cancelled(), if !is_told => {
+                is_told = true;
+                let _ = calls.answers.send(Outgoing::empty(0, Kind::Goodbye));
+                continue;
+            }
+        };
+        let Some(piece) = piece else { return Ok(()) };
+        let piece = piece.map_err(|error| error.to_string())?;
+        let Some(data) = piece.data_ref() else { continue };
+        splitter.add(data);
+        while let Some(frame) = splitter.next()? {
+            take(calls, frame, &run)?;
+        }
+    }
+}
+
+fn take<F>(
+    calls: &Arc<Calls>,
+    Incoming { number, kind, body }: Incoming,
+    run: &impl Fn(Bytes) -> F,
+) -> Result<(), String>
+where
+    F: Future<Output = Answer> + Send + 'static,
+{
+    // Held while a call is spawned, which takes itself out at its end.
+    let mut running = calls.running.lock();
+    match kind {
+        Kind::Call if running.len() >= limits::PEER_CALLS_MAX => {
+            let status = Status::resource_exhausted(
+                "as many calls of a node are in flight as may; nothing was changed, try again later",
+            );
+            calls.answer(number, Answer::Refused(status));
+        }
+        Kind::Call => {
+            let (call, answer) = (Running { calls: calls.clone(), number }, run(body));
+            let call = tokio::spawn(async move {
+                let answer = answer.await;
+                call.calls.answer(number, answer);
+            });
+            running.insert(number, call.abort_handle());
+        }
+        Kind::Cancel => {
+            let call = running.remove(&number);
+            drop(running);
+            if let Some(call) = call {
+                call.abort();
+            }
+        }
+        other => return Err(format!("a {other:?} is no call")),
+    }
+    Ok(())
+}
