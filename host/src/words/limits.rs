@@ -341,10 +341,10 @@ pub const CLUSTER_KEY_BYTES_MIN: usize = 16;
 pub const ZONE_BYTES_MAX: usize = 64;
 /// How often a node renews its lease, for how long an unchanged lease keeps others away, and for how long
 /// after it sent the renewal the node itself trusts it. The margin covers clocks that run unevenly.
-pub const LEASE_RENEW_EVERY: Duration = Duration::from_millis(1_500);
-pub const LEASE: Duration = Duration::from_secs(6);
-pub const LEASE_TRUSTED: Duration = Duration::from_millis(5_500);
-pub const STORE_POLL_EVERY: Duration = Duration::from_millis(500);
+pub const LEASE_RENEW_EVERY: Duration = Duration::from_millis(1_250);
+pub const LEASE: Duration = Duration::from_secs(5);
+pub const LEASE_TRUSTED: Duration = Duration::from_millis(4_500);
+pub const STORE_POLL_EVERY: Duration = Duration::from_millis(600);
 /// Who has not looked for so long cannot say that another's lease has run out.
 pub const STORE_POLL_GAP_MAX: Duration = Duration::from_secs(3);
 /// Batches on their way to the database at once, each on a connection of its own.
