@@ -25,14 +25,7 @@ pub fn run(quick: bool, functions: bool, cluster: bool, out: &Path) -> anyhow::R
         },
     )?;
     let stead = cargo::host_binary("release");
-    for (example, name, features) in [
-        ("shopping-cart", "shopping-cart", None),
-        ("tck-model", "tck-model", None),
-        ("tck-model", "tck-every-kind", Some("every-kind")),
-        ("checkout", "checkout", None),
-    ] {
-        guests::build(&stead, &tools::root().join("examples").join(example), name, features)?;
-    }
+    guests::build_for_loads(&stead)?;
     steps::long("bench", "measuring", "measured", || {
         let mut bench = Command::new(stead.with_file_name("bench"));
         bench.env("STEAD_TEST_BINARY", &stead).env("STEAD_TEST_GUESTS", guests::dir());

@@ -8,7 +8,6 @@ use anyhow::bail;
 use crate::test::EXCLUDED;
 use crate::{cargo, guests, steps, tools};
 
-const GUEST: &str = "shopping-cart";
 /// What the tests start, how to ask whether it is there, and where it comes from.
 const TOOLS: [(&str, &str, &str); 3] =
     [("ip", "-V", "iproute2"), ("nft", "-V", "nftables"), ("faketime", "--version", "faketime")];
@@ -25,8 +24,11 @@ pub fn run(filter: Option<&str>) -> anyhow::Result<()> {
         let mut tests = cargo::cargo(&["test", "--workspace", "--test", "faults", "--no-run"]);
         tools::run(tests.args(EXCLUDED))
     })?;
+    if filter.is_none() {
+        model()?;
+    }
     let stead = cargo::host_binary("debug");
-    guests::build(&stead, &tools::root().join("examples").join(GUEST), GUEST, None)?;
+    guests::build_for_loads(&stead)?;
     steps::long("faults", "cargo test --test faults", "every fault was survived", || {
         let mut test = cargo::cargo(&["test", "--workspace", "--test", "faults"]);
         test.args(EXCLUDED).arg("--");
@@ -38,6 +40,15 @@ pub fn run(filter: Option<&str>) -> anyhow::Result<()> {
             test.arg(filter);
         }
         tools::run(&mut test)
+    })
+}
+
+/// Searches every order of events of the rules of ownership, as far as minutes go.
+fn model() -> anyhow::Result<()> {
+    steps::long("model", "searching the rules of ownership", "no order breaks a promise", || {
+        let mut search = cargo::cargo(&["test", "--workspace", "--lib"]);
+        search.args(EXCLUDED).args(["ownership::model", "--", "--include-ignored"]);
+        tools::run(&mut search)
     })
 }
 

@@ -54,6 +54,19 @@ pub fn build_all(stead: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Builds those that loads consist of.
+pub fn build_for_loads(stead: &Path) -> anyhow::Result<()> {
+    for (example, name, feature) in [
+        ("examples/shopping-cart", "shopping-cart", None),
+        (TCK, "tck-model", None),
+        (TCK, "tck-every-kind", Some("every-kind")),
+        ("examples/checkout", "checkout", None),
+    ] {
+        build(stead, &tools::root().join(example), name, feature)?;
+    }
+    Ok(())
+}
+
 /// Builds one component and says where it is.
 pub fn build(
     stead: &Path,
