@@ -6,7 +6,7 @@ use crate::api::process_step::Step;
 use crate::api::request_action;
 use crate::api::{
     ActionModel, ActionRequest, ActionResponse, ActionTwo, ActionTwoClient, Emit,
-    EventSourcedTwoClient, OtherRequest, ProcessStep, Request, RequestAction, Response,
+    EventSourcedTwoClient, OtherRequest, ProcessStep, Relay, Request, RequestAction, Response,
 };
 
 #[derive(Default)]
@@ -35,6 +35,11 @@ fn run(
             Step::Fail(fail) => reject!(FailedPrecondition, "{}", fail.message),
             Step::Call(call) => made = Made::Reply(ctx.call(emit(call.id, call.value))?.message),
             Step::Crash(_) => panic!("as told"),
+            Step::Spin(spin) => {
+                for round in 0..spin.rounds {
+                    std::hint::black_box(round);
+                }
+            }
         }
     }
     Ok(made)
@@ -130,6 +135,17 @@ impl ActionTwo for Other {
     ) -> Outcome<Self, ActionResponse> {
         ctx.effect_sync(emit(request.id, "ActionTwo".to_owned()));
         ctx.reply(ActionResponse::default())
+    }
+}
+
+#[derive(Default)]
+pub struct Passing;
+
+impl Action for Passing {}
+
+impl Relay for Passing {
+    fn pass(&self, ctx: &mut Context<Self>, request: Request) -> Outcome<Self, Response> {
+        ctx.forward(EventSourcedTwoClient::call(request))
     }
 }
 

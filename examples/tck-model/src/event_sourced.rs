@@ -7,9 +7,9 @@ use stead_sdk::{Call, Context, EventSourced, Events, Outcome, reject};
 
 use crate::api::request_action::Action;
 use crate::api::{
-    EventSourcedConfigured, EventSourcedConfiguredClient, EventSourcedModel,
-    EventSourcedModelClient, EventSourcedTwo, EventSourcedTwoClient, Persisted, Request,
-    RequestAction, Response, SetTimer, State,
+    Crash, EventSourcedConfigured, EventSourcedConfiguredClient, EventSourcedModel,
+    EventSourcedModelClient, EventSourcedTwo, EventSourcedTwoClient, Persisted, RelayClient,
+    Request, RequestAction, Response, SetTimer, State,
 };
 
 /// One entity serves all three services.
@@ -40,15 +40,19 @@ impl Model {
                 Action::Fail(fail) => reject!(FailedPrecondition, "{}", fail.message),
                 Action::Forward(to) => {
                     let actions = if to.in_a_circle { request.actions.clone() } else { to.actions };
-                    forward = Some(two(to.id, actions));
+                    forward = Some(two(to.id, actions, to.through_an_action));
                 }
                 Action::Effect(effect) if effect.synchronous => {
-                    ctx.effect_sync(two(effect.id, effect.actions));
+                    ctx.effect_sync(two(effect.id, effect.actions, effect.through_an_action));
                 }
-                Action::Effect(effect) => ctx.effect(two(effect.id, effect.actions)),
+                Action::Effect(effect) => {
+                    ctx.effect(two(effect.id, effect.actions, effect.through_an_action));
+                }
                 Action::SetTimer(timer) => set(ctx, timer, wake),
                 Action::CancelTimer(timer) => ctx.cancel_timer(timer.name),
-                Action::Crash(_) => panic!("as told"),
+                Action::Crash(Crash { unless }) => {
+                    assert!(!unless.is_empty() && self.text.contains(&unless), "as told");
+                }
             }
         }
         match forward {
@@ -58,8 +62,12 @@ impl Model {
     }
 }
 
-fn two(id: String, actions: Vec<RequestAction>) -> Call<Response> {
-    EventSourcedTwoClient::call(Request { id, actions })
+fn two(id: String, actions: Vec<RequestAction>, through_an_action: bool) -> Call<Response> {
+    let request = Request { id, actions };
+    match through_an_action {
+        true => RelayClient::pass(request),
+        false => EventSourcedTwoClient::call(request),
+    }
 }
 
 fn set(ctx: &mut Context<Model>, timer: SetTimer, wake: Wake) {

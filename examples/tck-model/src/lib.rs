@@ -6,18 +6,20 @@ mod action;
 mod event_sourced;
 mod reader;
 mod value;
+mod workflow;
 
 mod api {
     stead_sdk::include_proto!("stead.tck.v1");
 }
 
-use action::{Acting, Other};
-use api::{ActionModel, ActionTwo, EventConsumer, ModelViewRows};
+use action::{Acting, Other, Passing};
+use api::{ActionModel, ActionTwo, EventConsumer, FlowModel, ModelViewRows, Relay};
 use api::{EventSourcedConfigured, EventSourcedModel, EventSourcedTwo};
 use api::{ValueEntityConfigured, ValueEntityModel, ValueEntityTwo};
 use event_sourced::Model;
 use reader::{Consumer, Rows};
 use value::Text;
+use workflow::Steps;
 
 #[cfg(not(feature = "every-kind"))]
 stead_sdk::export! {
@@ -36,6 +38,8 @@ stead_sdk::export! {
     value Text: ValueEntityConfigured, journal = "tck-value-configured", passivate_after_ms = 100;
     action Acting: ActionModel;
     action Other: ActionTwo;
+    action Passing: Relay;
+    workflow Steps: FlowModel, journal = "tck-flow";
     action Consumer: EventConsumer;
     view Rows: ModelViewRows, source = "tck-model";
 }

@@ -57,9 +57,10 @@ fn told(action: Action) -> Vec<RequestAction> {
 
 #[test]
 fn another_entity_is_told_by_forwards_and_effects() {
-    let forward = Forward { id: "two".into(), actions: told(emit("x")), in_a_circle: false };
+    let forward = Forward { id: "two".into(), actions: told(emit("x")), ..Forward::default() };
     let effect = |value: &str, synchronous: bool| {
-        Action::Effect(Effect { id: "two".into(), synchronous, actions: told(emit(value)) })
+        let (id, actions) = ("two".into(), told(emit(value)));
+        Action::Effect(Effect { id, synchronous, actions, ..Effect::default() })
     };
     let actions = [emit("a"), effect("b", false), Action::Forward(forward), effect("c", true)];
     Scenario::<Model>::new("one")
@@ -75,6 +76,17 @@ fn a_forward_in_a_circle_passes_on_the_command() {
     Scenario::<Model>::new("one")
         .when(Model::process, request([Action::Forward(forward.clone())]))
         .then_forward(to_two(Action::Forward(forward)));
+}
+
+#[test]
+fn a_call_may_go_through_an_action() {
+    let forward = Forward { id: "two".into(), through_an_action: true, ..Forward::default() };
+    let effect = Effect { id: "two".into(), through_an_action: true, ..Effect::default() };
+    let passed = || RelayClient::pass(Request { id: "two".into(), actions: Vec::new() });
+    Scenario::<Model>::new("one")
+        .when(Model::process, request([Action::Effect(effect), Action::Forward(forward)]))
+        .then_effects([testing::effect(passed())])
+        .then_forward(passed());
 }
 
 #[test]
