@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use stead_tests::Host;
 use stead_tests::cart::GUEST;
+use stead_tests::model::{self, BESIDE_EVERY_KIND, Model};
 
 const GROUP: &str = "shopping-cart/hot-items";
 /// Ample for what takes milliseconds on an idle machine.
@@ -185,13 +186,11 @@ async fn the_feed_is_served_as_server_sent_events() {
     assert_eq!(event["event"]["json"]["item"]["productId"], "tea", "{event}");
 }
 
-const MODEL: &str = "stead.tck.v1.EventSourcedModel";
 const MODEL_VIEW: &str = "stead.tck.v1.ModelView";
 
-async fn emit(host: &Host, id: &str, values: &[&str]) {
-    let actions: Vec<_> = values.iter().map(|value| json!({"emit": {"value": value}})).collect();
-    let request = json!({"id": id, "actions": actions});
-    host.services.post(&format!("/{MODEL}/Process"), &request).await.ok();
+async fn emit(model: &Model, id: &str, values: &[&str]) {
+    let actions: Vec<_> = values.iter().map(|value| model::emit(value)).collect();
+    model.state(id, &actions).await;
 }
 
 async fn row_becomes(host: &Host, id: &str, text: &str) {
@@ -223,38 +222,38 @@ async fn lags(host: &Host, group: &str, id: &str, seq: u64) -> Value {
 
 #[tokio::test]
 async fn a_guest_that_traps_over_an_event_holds_up_that_entity_alone() {
-    let host = Host::with_guest("tck-every-kind").await;
-    emit(&host, "bad", &["a", "trap", "b"]).await;
-    emit(&host, "good", &["a", "b"]).await;
-    let laggard = lags(&host, "tck-model/tck", "bad", 2).await;
+    let model = Model::start(BESIDE_EVERY_KIND).await;
+    emit(&model, "bad", &["a", "trap", "b"]).await;
+    emit(&model, "good", &["a", "b"]).await;
+    let laggard = lags(&model.host, "tck-model/tck", "bad", 2).await;
     assert!(laggard["error"].as_str().expect("a reason").contains("internal"), "{laggard}");
     // The view has no trouble with it, and the group none with the other entity.
-    row_becomes(&host, "bad", "atrapb").await;
-    row_becomes(&host, "good", "ab").await;
-    let group = consumer(&host, "tck-model/tck").await;
+    row_becomes(&model.host, "bad", "atrapb").await;
+    row_becomes(&model.host, "good", "ab").await;
+    let group = consumer(&model.host, "tck-model/tck").await;
     assert_eq!(group["laggards"].as_array().map(Vec::len), Some(1), "{group}");
 }
 
 #[tokio::test]
 async fn a_poison_event_is_left_out_of_a_view_only_by_decision() {
-    let host = Host::with_guest("tck-every-kind").await;
+    let model = Model::start(BESIDE_EVERY_KIND).await;
     let group = format!("view:{MODEL_VIEW}@1");
-    emit(&host, "e", &["a", "no row", "b"]).await;
-    lags(&host, &group, "e", 2).await;
-    row_becomes(&host, "e", "a").await;
-    host.stead(&["consumers", "skip", &group, "e", "2", "--yes"]).await.ok();
-    row_becomes(&host, "e", "ab").await;
-    assert!(host.log().contains("an operator had an event skipped"));
+    emit(&model, "e", &["a", "no row", "b"]).await;
+    lags(&model.host, &group, "e", 2).await;
+    row_becomes(&model.host, "e", "a").await;
+    model.host.stead(&["consumers", "skip", &group, "e", "2", "--yes"]).await.ok();
+    row_becomes(&model.host, "e", "ab").await;
+    assert!(model.host.log().contains("an operator had an event skipped"));
 }
 
 #[tokio::test]
 async fn a_consumer_that_was_removed_and_comes_back_goes_on_where_it_was() {
-    let host = Host::with_guest("tck-every-kind").await;
-    emit(&host, "e", &["a"]).await;
-    row_becomes(&host, "e", "a").await;
-    let removed = host.upload(&stead_tests::files::guest("tck-model")).await;
-    host.deploy_digest(&removed, true).await.ok();
-    emit(&host, "e", &["b"]).await;
-    host.deploy("tck-every-kind").await;
-    row_becomes(&host, "e", "ab").await;
+    let model = Model::start(BESIDE_EVERY_KIND).await;
+    emit(&model, "e", &["a"]).await;
+    row_becomes(&model.host, "e", "a").await;
+    let removed = model.host.upload(&stead_tests::files::guest("tck-model")).await;
+    model.host.deploy_digest(&removed, true).await.ok();
+    emit(&model, "e", &["b"]).await;
+    model.host.deploy("tck-every-kind").await;
+    row_becomes(&model.host, "e", "ab").await;
 }

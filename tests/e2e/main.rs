@@ -8,7 +8,11 @@ mod cart;
 
 mod clients;
 
+mod rows;
+
 mod event_sourced;
+
+mod value_entities;
 
 mod examples;
 

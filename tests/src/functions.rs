@@ -12,12 +12,13 @@ use tokio::task::JoinHandle;
 
 use crate::Host;
 use crate::client::Client;
+use crate::model::{EVENT_SOURCED, EVERY_KIND};
 use crate::rng::Rng;
 
 /// The guests that have to be deployed.
-pub const GUESTS: [&str; 2] = ["tck-every-kind", "checkout"];
-const MODEL: &str = "stead.tck.v1.EventSourcedModel";
-const TWO: &str = "stead.tck.v1.EventSourcedTwo";
+pub const GUESTS: [&str; 2] = [EVERY_KIND, "checkout"];
+const MODEL: &str = EVENT_SOURCED.model;
+const TWO: &str = EVENT_SOURCED.two;
 const VIEW: &str = "stead.tck.v1.ModelView";
 const WORKERS: usize = 4;
 const ENTITIES: u64 = 8;

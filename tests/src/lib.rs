@@ -17,6 +17,10 @@ pub mod cli;
 
 pub mod cart;
 
+pub mod eventually;
+
+pub mod model;
+
 pub mod rng;
 
 pub mod functions;
