@@ -9,20 +9,20 @@ use stead_tests::Host;
 use stead_tests::cart::GUEST as CART;
 use stead_tests::client::Answer;
 
-const SERVICE: &str = "misbehaving.v1.Misbehaving";
+pub const SERVICE: &str = "misbehaving.v1.Misbehaving";
 
-async fn host() -> Host {
+pub async fn host() -> Host {
     let host = Host::with_guest("misbehaving").await;
     host.deploy(CART).await;
     host
 }
 
-async fn ask(host: &Host, id: &str, what: &str, amount: u64) -> Answer {
+pub async fn ask(host: &Host, id: &str, what: &str, amount: u64) -> Answer {
     let request = json!({"id": id, "what": what, "amount": amount.to_string()});
     host.services.post(&format!("/{SERVICE}/Do"), &request).await
 }
 
-async fn count(host: &Host, id: &str) -> String {
+pub async fn count(host: &Host, id: &str) -> String {
     ask(host, id, "count", 0).await.ok()["count"].as_str().expect("a count").to_owned()
 }
 
@@ -56,7 +56,7 @@ async fn crashes(what: &str, amount: u64, kind: &str) {
 }
 
 #[tokio::test]
-async fn a_trap_drops_one_instance() {
+async fn handler_trapping() {
     crashes("trap", 0, "trap").await;
 }
 

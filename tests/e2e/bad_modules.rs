@@ -163,6 +163,12 @@ async fn a_method_without_an_entity_key_is_refused() {
 }
 
 #[tokio::test]
+async fn handler_missing() {
+    refused_guest("no-handler", &["stead:function/action, which the component does not export"])
+        .await;
+}
+
+#[tokio::test]
 async fn an_unknown_kind_is_refused() {
     refused_guest("unknown-kind", &["oracle"]).await;
 }

@@ -3,13 +3,9 @@
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use http::{Method, Request, StatusCode, Version};
-use http_body_util::{BodyExt, Full};
-use hyper_util::rt::{TokioExecutor, TokioIo};
-use serde_json::json;
+use http::Method;
 use stead_tests::Host;
 use stead_tests::cart::{GUEST, SERVICE};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -20,28 +16,6 @@ const IDLE_CONNECTIONS: usize = 10_000;
 
 fn add_item() -> String {
     format!("/{SERVICE}/AddItem")
-}
-
-#[tokio::test]
-async fn an_empty_key_is_refused() {
-    let host = Host::with_guest(GUEST).await;
-    let item = json!({"userId": "", "productId": "kettle", "name": "Kettle", "quantity": 1});
-    let message = host.services.post(&add_item(), &item).await.refused(400, "invalid_argument");
-    assert!(message.contains("user_id") || message.contains("userId"), "{message}");
-    let absent = json!({"productId": "kettle", "name": "Kettle", "quantity": 1});
-    host.services.post(&add_item(), &absent).await.refused(400, "invalid_argument");
-}
-
-#[tokio::test]
-async fn a_key_of_a_mebibyte_is_refused() {
-    let host = Host::with_guest(GUEST).await;
-    let key = "a".repeat(MIB);
-    let item = json!({"userId": key, "productId": "kettle", "name": "Kettle", "quantity": 1});
-    let message = host.services.post(&add_item(), &item).await.refused(400, "invalid_argument");
-    assert!(message.len() < 4096, "the key comes back in the message");
-    assert!(
-        host.admin.get("/v1/entities").await.ok()["entities"].as_array().is_none_or(Vec::is_empty)
-    );
 }
 
 #[tokio::test]
@@ -93,7 +67,7 @@ async fn truncated_grpc_frames_are_refused() {
         // Compressed, without saying how.
         &b"\x01\0\0\0\x01a"[..],
     ] {
-        let status = grpc_status(&host, body, &[]).await;
+        let status = host.grpc(&add_item(), body, &[]).await.status;
         assert!(!["0", "", "2"].contains(&&*status), "{body:?} gave grpc-status {status:?}");
     }
     assert!(host.cart("ada").await.is_empty(), "the host goes on");
@@ -115,26 +89,11 @@ async fn a_compressed_bomb_is_refused() {
     let sent = connect.send(Method::POST, &add_item(), "application/proto", bomb.clone()).await;
     sent.refused(413, "resource_exhausted");
     let framed = [&[1][..], &(bomb.len() as u32).to_be_bytes(), &bomb].concat();
-    assert_eq!(grpc_status(&host, &framed, &[("grpc-encoding", "gzip")]).await, "8");
+    let sent = host.grpc(&add_item(), &framed, &[("grpc-encoding", "gzip")]).await;
+    assert_eq!(sent.status, "8");
 
     let grown = resident_bytes(&host).saturating_sub(before);
     assert!(grown < 64 * MIB, "the bomb took {} MiB", grown / MIB);
-}
-
-#[tokio::test]
-async fn a_body_that_is_too_large_is_refused() {
-    let host = Host::with_guest(GUEST).await;
-    let body = vec![b' '; 4 * MIB + 1];
-    let sent = host.services.send(Method::POST, &add_item(), "application/json", body).await;
-    sent.refused(413, "resource_exhausted");
-}
-
-#[tokio::test]
-async fn an_unknown_method_is_named() {
-    let host = Host::with_guest(GUEST).await;
-    let sent = host.services.post(&format!("/{SERVICE}/Fly"), &json!({})).await;
-    assert_eq!(sent.status, StatusCode::NOT_FOUND);
-    assert!(sent.text().contains("Fly"), "{}", sent.text());
 }
 
 #[tokio::test]
@@ -179,29 +138,6 @@ async fn ten_thousand_idle_connections_leave_room_for_a_call() {
     host.add("ada", "kettle", 1).await.ok();
     assert_eq!(host.cart("ada").await["kettle"], 1);
     drop(idle);
-}
-
-/// The gRPC status of an AddItem with these bytes as its body.
-async fn grpc_status(host: &Host, body: &[u8], headers: &[(&str, &str)]) -> String {
-    let stream = TcpStream::connect(host.services.address()).await.unwrap();
-    let (mut sender, connection) =
-        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
-            .await
-            .unwrap();
-    tokio::spawn(connection);
-    let mut request = Request::post(format!("{}{}", host.services.base(), add_item()))
-        .version(Version::HTTP_2)
-        .header("content-type", "application/grpc")
-        .header("te", "trailers");
-    for (name, value) in headers {
-        request = request.header(*name, *value);
-    }
-    let request = request.body(Full::new(Bytes::copy_from_slice(body))).unwrap();
-    let response = sender.send_request(request).await.expect("an answer");
-    let (parts, body) = response.into_parts();
-    let trailers = body.collect().await.expect("a body").trailers().cloned().unwrap_or_default();
-    let status = parts.headers.get("grpc-status").or(trailers.get("grpc-status"));
-    status.and_then(|status| status.to_str().ok()).unwrap_or_default().to_owned()
 }
 
 /// What the host says to these bytes before it closes, or in two seconds.

@@ -32,6 +32,8 @@ mod cli;
 
 mod edges;
 
+mod protocol_abuse;
+
 mod bad_requests;
 
 mod bad_modules;

@@ -11,6 +11,8 @@ pub mod postgres;
 
 pub mod client;
 
+pub mod grpc;
+
 pub mod admin;
 
 pub mod cli;

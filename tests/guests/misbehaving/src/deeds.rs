@@ -43,7 +43,8 @@ pub fn run(state: &mut State, request: &Request) -> Result<Outcome, Rejection> {
             Ok(Outcome { effects: vec![effect], ..reply(state) })
         }
         "state-change" => Ok(Outcome { state_change: StateChange::Delete, ..reply(state) }),
-        "timer" => Ok(Outcome { timers: vec![timer()], ..reply(state) }),
+        // With an amount, its command names another entity.
+        "timer" => Ok(Outcome { timers: vec![timer(amount)], ..reply(state) }),
         "many-events" => Ok(emit(state, &vec!["many"; amount])),
         "big-event" => Ok(emit(state, &[&"x".repeat(amount)])),
         "garbage-event" => Ok(event_of(state, Happened::full_name(), vec![0xff; 16])),
@@ -100,9 +101,11 @@ fn call() -> Call {
     }
 }
 
-fn timer() -> TimerChange {
-    let timer =
-        Timer { due: Due::AfterMs(1), every_ms: None, method: "Do".into(), payload: Vec::new() };
+fn timer(of_another: usize) -> TimerChange {
+    let id = if of_another > 0 { "another" } else { "" };
+    let request = Request { id: id.into(), what: "ok".into(), amount: 0 };
+    let (due, method) = (Due::AfterMs(1), "Do".into());
+    let timer = Timer { due, every_ms: None, method, payload: request.encode_to_vec() };
     TimerChange { name: "alarm".into(), timer: Some(timer) }
 }
 

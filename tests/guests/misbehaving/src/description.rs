@@ -50,6 +50,9 @@ fn entity_types() -> Vec<EntityType> {
     if cfg!(feature = "unknown-kind") {
         entity_type.kind = "oracle".into();
     }
+    if cfg!(feature = "no-handler") {
+        entity_type.kind = "action".into();
+    }
     if cfg!(feature = "bad-journal-name") {
         entity_type.journal_name = "../mis behaving".into();
     }
