@@ -24,6 +24,10 @@ mod deploy;
 
 mod consumers;
 
+mod forwards;
+
+mod traps;
+
 mod lifecycle;
 
 mod admin;

@@ -4,18 +4,20 @@ use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 use stead_tests::Host;
+use stead_tests::model::EVENT_SOURCED;
 use stead_tests::tck::action_model_client::ActionModelClient;
 use stead_tests::tck::process_step::Step;
 use stead_tests::tck::{
     ActionCall, ActionCrash, ActionEffect, ActionFail, ActionForward, ActionReply, ActionRequest,
-    ActionResponse, ProcessGroup, ProcessStep,
+    ActionResponse, ActionSpin, ProcessGroup, ProcessStep,
 };
 use tonic::transport::Channel;
 use tonic::{Code, Status, Streaming};
 
-pub const GUEST: &str = "tck-every-kind";
+pub use stead_tests::model::EVERY_KIND as GUEST;
+
 /// Where it can be seen that ActionTwo was called.
-const SEEN_IN: &str = "stead.tck.v1.EventSourcedTwo";
+const SEEN_IN: &str = EVENT_SOURCED.two;
 const SOON: Duration = Duration::from_secs(20);
 
 pub struct Model {
@@ -57,6 +59,11 @@ pub fn fail(message: &str) -> Step {
 
 pub fn crash() -> Step {
     Step::Crash(ActionCrash {})
+}
+
+/// Takes the guest a while.
+pub fn spin(rounds: u64) -> Step {
+    Step::Spin(ActionSpin { rounds })
 }
 
 pub fn call(id: &str, value: &str) -> Step {

@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 use tonic::{Code, Streaming};
 
-use crate::actions::model::{Model, collect, crash, fail, group, one, reply};
+use crate::actions::model::{Model, collect, crash, fail, group, one, reply, spin};
 use stead_tests::tck::action_model_client::ActionModelClient;
 use stead_tests::tck::{ActionRequest, ActionResponse};
 
@@ -118,24 +119,33 @@ async fn still(read: impl AsyncFn() -> usize) -> usize {
     last
 }
 
-#[tokio::test]
-async fn a_client_that_floods_is_held_back_by_what_it_does_not_read() {
-    const MESSAGES: usize = 1_000;
-    let mut model = Model::start().await;
+/// Sends a request so often as it is taken, and counts how often that was.
+fn send_again_and_again(
+    request: ActionRequest,
+    times: usize,
+) -> (ReceiverStream<ActionRequest>, Arc<AtomicUsize>, JoinHandle<Option<()>>) {
     let (requests, receiver) = mpsc::channel(1);
     let sent = Arc::new(AtomicUsize::new(0));
     let sender = tokio::spawn({
         let sent = sent.clone();
-        let text = "x".repeat(64 * KIB);
         async move {
-            for _ in 0..MESSAGES {
-                requests.send(one(vec![reply(&text)])).await.ok()?;
+            for _ in 0..times {
+                requests.send(request.clone()).await.ok()?;
                 sent.fetch_add(1, Ordering::Relaxed);
             }
             Some(())
         }
     });
-    let response = model.client.process_streamed(ReceiverStream::new(receiver)).await;
+    (ReceiverStream::new(receiver), sent, sender)
+}
+
+#[tokio::test]
+async fn a_client_that_floods_is_held_back_by_what_it_does_not_read() {
+    const MESSAGES: usize = 1_000;
+    let mut model = Model::start().await;
+    let request = one(vec![reply(&"x".repeat(64 * KIB))]);
+    let (requests, sent, sender) = send_again_and_again(request, MESSAGES);
+    let response = model.client.process_streamed(requests).await;
     let replies = response.expect("opens").into_inner();
     let held_at = still(async || sent.load(Ordering::Relaxed)).await;
     assert!(held_at < MESSAGES / 4, "{held_at} messages of 64 KiB were taken from a flood");
@@ -144,6 +154,32 @@ async fn a_client_that_floods_is_held_back_by_what_it_does_not_read() {
     assert!(status.is_none(), "{status:?}");
     assert_eq!(replies.len(), MESSAGES);
     assert!(replies.iter().all(|text| text.len() == 64 * KIB));
+    sender.await.expect("no panic").expect("all were sent");
+}
+
+#[tokio::test]
+async fn a_client_that_floods_is_held_back_by_a_slow_guest() {
+    const MESSAGES: usize = 400;
+    /// Some milliseconds.
+    const ROUNDS: u64 = 10_000_000;
+    let mut model = Model::start().await;
+    // Only the last reply counts.
+    let request = one(vec![reply(&"x".repeat(64 * KIB)), spin(ROUNDS), reply("done")]);
+    let (requests, sent, sender) = send_again_and_again(request, MESSAGES);
+    let response = model.client.process_streamed(requests).await;
+    let mut replies = response.expect("opens").into_inner();
+    let (mut answered, mut ahead_max) = (0, 0);
+    while let Some(reply) = replies.next().await {
+        assert_eq!(reply.expect("no error").message, "done");
+        answered += 1;
+        let sent = sent.load(Ordering::Relaxed);
+        let handled = model.host.metric("stead_stream_messages_out_total").await as usize;
+        ahead_max = ahead_max.max(sent.saturating_sub(handled));
+    }
+    assert_eq!(answered, MESSAGES);
+    assert!(ahead_max > 0, "the guest was not slow");
+    assert!(ahead_max < MESSAGES / 4, "{ahead_max} messages of 64 KiB waited for the guest");
+    println!("at most {ahead_max} messages were ahead of the guest");
     sender.await.expect("no panic").expect("all were sent");
 }
 
