@@ -186,6 +186,29 @@ async fn a_cycle_of_synchronous_effects_ends() {
     assert_eq!(house.two("t").await, "end");
 }
 
+/// As a node that is ahead of a deployment which removes every function.
+struct Elsewhere;
+
+impl stead::entity::Caller for Elsewhere {
+    fn call(&self, call: OutCall) -> stead::entity::Called {
+        Box::pin(async move {
+            Err(Status::unimplemented(format!("{} is not deployed (any more)", call.service)))
+        })
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_effect_that_comes_to_a_node_that_does_not_know_its_target_is_not_lost() {
+    let house = House::with(&[EVERY_KIND]).await;
+    house.entities.set_caller(std::sync::Arc::new(Elsewhere));
+    house.tell("m", json!([effect("t", "x")])).await.unwrap();
+    let letters = async || house.entities.dead_letters(None, 10).await.unwrap();
+    becomes("a dead letter", async || letters().await.len() == 1).await;
+    let letter = letters().await.remove(0);
+    assert_eq!(letter.tries, 3);
+    assert!(letter.error.contains("not deployed"), "{}", letter.error);
+}
+
 /// Answers calls once it is told to.
 struct Slow {
     called: tokio::sync::mpsc::UnboundedSender<OutCall>,

@@ -267,6 +267,8 @@ fn may_succeed_later(code: Code) -> bool {
         | Code::Unknown
         | Code::ResourceExhausted
         | Code::Aborted
+        // A node that is ahead or behind of a deployment does not know the function.
+        | Code::Unimplemented
         | Code::Internal => true,
         Code::Ok
         | Code::Cancelled
@@ -276,7 +278,6 @@ fn may_succeed_later(code: Code) -> bool {
         | Code::PermissionDenied
         | Code::FailedPrecondition
         | Code::OutOfRange
-        | Code::Unimplemented
         | Code::DataLoss
         | Code::Unauthenticated => false,
     }
