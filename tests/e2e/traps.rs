@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 use stead_tests::eventually::{becomes, eventually};
 use stead_tests::host::Options;
-use stead_tests::model::{BESIDE_EVERY_KIND, Model, crash, crash_unless, emit, values};
+use stead_tests::model::{BESIDE_EVERY_KIND, Model, crash, crash_unless, emit, fail, values};
 
 const FLOW: &str = "stead.tck.v1.FlowModel";
 const MODEL: &str = BESIDE_EVERY_KIND.model;
@@ -102,6 +102,22 @@ async fn a_workflow_undoes_what_it_did_when_its_step_traps_at_every_try() {
     assert_eq!(model.stored_by_two("b").await, values(&["undone"]));
     assert_eq!(model.host.metric("stead_crashes_total").await, 3.0, "a try and two more");
     others_go_on(&model).await;
+}
+
+#[tokio::test]
+async fn what_undoes_a_step_is_tried_until_it_does_not_trap_any_more() {
+    let model = model().await;
+    let mut first = step("a", &[emit("1")], 0);
+    first["undo"] = json!([crash_unless("go"), emit("undone")]);
+    start(&model, "flow", &[first, step("b", &[fail("no")], 0)]).await;
+    trapped(&model, TWO, "a").await;
+    others_go_on(&model).await;
+    assert_eq!(status(&model, "flow").await["state"], "COMPENSATING");
+    assert_eq!(model.tell_two("a", &[emit("go")]).await, "1go");
+    let status = ended(&model, "flow").await;
+    assert_eq!((&status["state"], &status["message"]), (&json!("FAILED"), &json!("no")));
+    assert_eq!(status["compensated"], json!(["step 0"]), "{status}");
+    assert_eq!(model.stored_by_two("a").await, values(&["1", "go", "undone"]));
 }
 
 #[tokio::test]
