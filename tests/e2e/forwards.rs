@@ -21,6 +21,7 @@ async fn ends_and_leaves_all_alive(forward: Value) {
     let message = refused.refused(400, "failed_precondition");
     assert!(message.contains("perhaps in a circle"), "{message}");
     assert!(message.contains("no more than 16"), "{message}");
+    assert!(message.contains("stead.tck.v1."), "it names nobody: {message}");
     assert_eq!(model.state("e1", &[emit("y")]).await, "xy");
     let two = model.two("t").await;
     assert!(!two.is_empty() && two.chars().all(|c| c == 'x'), "{two}");
