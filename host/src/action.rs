@@ -22,7 +22,7 @@ use crate::entity::{Caller, Consistency, CrashReport};
 use crate::registry::{Method, Registry, Service};
 use crate::words::clock::Instant;
 use crate::words::telemetry::Metrics;
-use crate::words::{Status, limits};
+use crate::words::{Status, Trail, limits};
 
 pub use stream::{Input, Messages, Output};
 
@@ -66,8 +66,8 @@ pub struct Request {
     pub request_id: Arc<str>,
     /// For the calls that it makes.
     pub consistency: Consistency,
-    /// Through how many functions the call came.
-    pub hops: u32,
+    /// Through which functions the call came.
+    pub trail: Trail,
 }
 
 impl Actions {

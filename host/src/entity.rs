@@ -36,7 +36,7 @@ use bytes::Bytes;
 use crate::journal::{Fence, TimerRow};
 use crate::registry::{Method, Service};
 use crate::words::clock::Instant;
-use crate::words::{EntityId, JournalName, Seq, Status};
+use crate::words::{EntityId, JournalName, Seq, Status, Trail};
 
 pub use calls::{Called, Caller, OutCall};
 pub use crash::CrashReport;
@@ -57,8 +57,8 @@ pub struct Request {
     /// Ties together all log lines of a call.
     pub request_id: Arc<str>,
     pub consistency: Consistency,
-    /// Functions that it came through: 0 from a client.
-    pub hops: u32,
+    /// Functions that it came through: none from a client.
+    pub trail: Trail,
     pub origin: Origin,
     /// Its idempotency key was never used before for as long as this process holds the shard under the
     /// epoch: no receipt can exist. Never set for what comes from outside this process.

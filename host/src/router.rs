@@ -235,7 +235,7 @@ impl Clustered {
             hops,
             revision: self.registry.live().revision.0,
             sender: self.routes.me(),
-            functions: request.hops,
+            trail: &request.trail,
             from_function: request.origin != Origin::Client,
         };
         let payload = request.payload.clone();

@@ -9,6 +9,7 @@ pub mod limits;
 pub mod message;
 pub mod status;
 pub mod telemetry;
+mod trail;
 
 pub use grant::{Grants, Origin};
 pub use id::{
@@ -17,3 +18,4 @@ pub use id::{
 };
 pub use message::Message;
 pub use status::{Code, Status};
+pub use trail::Trail;

@@ -240,7 +240,7 @@ async fn a_shard_can_leave_while_its_command_waits_elsewhere() {
             async move { house.tell("m", told).await }
         });
         let call = calls.recv().await.expect("a call");
-        assert_eq!((call.service.as_str(), call.hops), (TWO, 1));
+        assert_eq!((call.service.as_str(), call.trail.hops()), (TWO, 1));
         eventually("it has left its shard", || holdings.inside(shard) == 0).await;
         // The entity goes on meanwhile.
         house.tell("m", json!([])).await.unwrap();

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use stead::words::{Address, Code};
 
-use crate::house::{EVERY_KIND, House};
+use crate::house::{EVERY_KIND, House, MODEL, TWO};
 
 fn two(id: &str) -> Address {
     Address::new("tck-two", id)
@@ -51,7 +51,10 @@ async fn a_circle_of_forwards_ends_with_a_clear_error() {
     let circle = json!([{"forward": {"id": "t", "inACircle": true}}]);
     let status = house.tell("m", circle).await.unwrap_err();
     assert_eq!(status.code, Code::FailedPrecondition);
-    assert!(status.message.contains("perhaps in a circle"), "{status}");
+    let two = format!(" -> /{TWO}/Call").repeat(17);
+    let expected = format!("/{MODEL}/Process{two}");
+    let way = status.message.split_once("perhaps in a circle").expect("says what it is").1;
+    assert_eq!(way.split_once(": ").expect("names the way").1, expected, "{status}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

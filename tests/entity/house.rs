@@ -111,7 +111,7 @@ impl House {
             deadline: clock::now() + Duration::from_secs(20),
             request_id: "test".into(),
             consistency: stead::entity::Consistency::default(),
-            hops: 0,
+            trail: Default::default(),
             origin: stead::entity::Origin::Client,
             fresh: None,
         }

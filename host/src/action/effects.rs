@@ -9,7 +9,7 @@ use crate::entity::OutCall;
 use crate::registry::Kind;
 use crate::wasm::{Call, Effect};
 use crate::words::telemetry::EffectLabels;
-use crate::words::{Code, Status, clock, limits};
+use crate::words::{Status, clock, limits};
 
 impl Inner {
     /// Calls the functions in order. A synchronous one is waited for; of none the result matters.
@@ -89,22 +89,6 @@ impl Inner {
         until: clock::Instant,
     ) -> Result<Bytes, Status> {
         let Call { service, method, payload, metadata: own } = call;
-        if request.hops >= limits::CALL_HOPS_MAX {
-            let path = &request.method.path;
-            tracing::warn!(
-                request_id = &*request.request_id,
-                route = format!("{path} -> /{service}/{method}"),
-                "a call went through too many functions"
-            );
-            return Err(Status::new(
-                Code::FailedPrecondition,
-                format!(
-                    "the call went through {} functions, perhaps in a circle: .. -> {path} -> \
-                     /{service}/{method}",
-                    limits::CALL_HOPS_MAX
-                ),
-            ));
-        }
         let live = self.registry.live();
         let Some((target, target_method)) = live.method(&service, &method) else {
             return Err(Status::unimplemented(format!("/{service}/{method} is not deployed")));
@@ -142,7 +126,7 @@ impl Inner {
             fresh: None,
             deadline: until.min(clock::now() + timeout),
             request_id: request.request_id.clone(),
-            hops: request.hops + 1,
+            trail: request.trail.through(&request.method.path),
             consistency: request.consistency,
         });
         call.await

@@ -10,7 +10,7 @@ use crate::entity::{Caller, Consistency, OutCall};
 use crate::journal::{Journal, NewRow, RowChange};
 use crate::registry::Method;
 use crate::wasm::StateChange;
-use crate::words::{Address, Message, Seq, clock, limits};
+use crate::words::{Address, Message, Seq, Trail, clock, limits};
 
 /// What became of the events of one entity.
 pub struct Ran {
@@ -81,7 +81,7 @@ fn out_call(
         fresh: None,
         deadline: clock::now() + limits::CONSUME_CALL_MAX,
         request_id: format!("{group}-{seq}").into(),
-        hops: 0,
+        trail: Trail::default(),
         consistency: Consistency::Leased,
     }
 }

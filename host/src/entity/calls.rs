@@ -14,7 +14,7 @@ use crate::registry::Live;
 use crate::wasm::Call;
 use crate::words::clock::Instant;
 use crate::words::telemetry::ResultLabels;
-use crate::words::{Address, Code, Status, limits};
+use crate::words::{Address, Code, Status, Trail, limits};
 
 /// A call of a function by another one, before anybody knows where it is.
 #[derive(Clone, Debug)]
@@ -29,7 +29,7 @@ pub struct OutCall {
     pub deadline: Instant,
     pub request_id: Arc<str>,
     /// Functions that it came through, the calling one included. Above [`limits::CALL_HOPS_MAX`] it fails.
-    pub hops: u32,
+    pub trail: Trail,
     pub consistency: Consistency,
 }
 
@@ -44,23 +44,18 @@ pub trait Caller: Send + Sync + 'static {
 impl OutCall {
     /// The command that it is for what is deployed now.
     pub fn resolve(self, live: &Live) -> Result<Request, Status> {
-        let route = || format!("{}/{}", self.service, self.method);
-        if self.hops > limits::CALL_HOPS_MAX {
+        let path = || format!("/{}/{}", self.service, self.method);
+        if self.trail.hops() > limits::CALL_HOPS_MAX {
             tracing::warn!(
-                route = route(),
+                path = path(),
+                trail = %self.trail,
                 request_id = &*self.request_id,
                 "a call came through too many functions"
             );
-            return Err(Status::failed_precondition(format!(
-                "the call went through {} functions before it came to {}, perhaps in a circle; no more \
-                 than {} may be chained",
-                self.hops,
-                route(),
-                limits::CALL_HOPS_MAX
-            )));
+            self.trail.check(&path())?;
         }
         let Some((service, method)) = live.method(&self.service, &self.method) else {
-            return Err(Status::unimplemented(format!("{} is not deployed", route())));
+            return Err(Status::unimplemented(format!("{} is not deployed", path())));
         };
         // What the host says to functions by metadata, only the host says.
         let mut metadata = self.metadata;
@@ -74,7 +69,7 @@ impl OutCall {
             deadline: self.deadline,
             request_id: self.request_id,
             consistency: self.consistency,
-            hops: self.hops,
+            trail: self.trail,
             origin: Origin::Function,
             fresh: self.fresh,
         })
@@ -99,7 +94,7 @@ impl OutCall {
             fresh: None,
             deadline: request.deadline,
             request_id: request.request_id.clone(),
-            hops: request.hops + 1,
+            trail: request.trail.through(&request.method.path),
             consistency: request.consistency,
         }
     }

@@ -180,12 +180,14 @@ impl Running {
     /// As it is stored, and whether the answer waits for it.
     fn effect(&self, effect: Effect, request: &Request, now_ms: u64) -> (NewEffect, bool) {
         let Effect { call, synchronous, timeout, key, result_to } = effect;
+        let trail = request.trail.through(&request.method.path);
         let call = StoredCall {
             service: call.service,
             method: call.method,
             payload: call.payload,
             metadata: outbox::with_key(call.metadata, key),
-            hops: request.hops + 1,
+            hops: trail.hops(),
+            through: trail.names().iter().map(|name| name.to_string()).collect(),
             timeout_ms: timeout.as_millis() as u64,
             result_to,
             request_id: request.request_id.to_string(),

@@ -18,7 +18,7 @@ use crate::gateway::route::{Endpoint, Routes, Target};
 use crate::gateway::{health, reflection};
 use crate::registry::{Kind, Live, Method, Registry, Service};
 use crate::router::Router;
-use crate::words::{Revision, Status};
+use crate::words::{Revision, Status, Trail};
 
 pub struct Services {
     registry: Registry,
@@ -88,7 +88,7 @@ fn action_request(
         deadline: context.deadline,
         request_id: context.request_id,
         consistency: context.consistency.or(endpoint.consistency).unwrap_or_default(),
-        hops: 0,
+        trail: Trail::default(),
     }
 }
 
@@ -136,7 +136,7 @@ impl Backend for Services {
                 deadline: context.deadline,
                 request_id: context.request_id,
                 consistency: context.consistency.or(endpoint.consistency).unwrap_or_default(),
-                hops: 0,
+                trail: Trail::default(),
                 origin: entity::Origin::Client,
                 fresh: None,
             })

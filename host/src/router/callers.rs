@@ -39,12 +39,12 @@ impl Callers {
 impl Caller for Callers {
     fn call(&self, call: OutCall) -> BoxFuture<'static, Result<Bytes, Status>> {
         let (router, actions, views) = (self.router(), self.actions.clone(), self.views.clone());
-        let (hops, deadline) = (call.hops, call.deadline);
+        let deadline = call.deadline;
         let request = call.resolve(&self.registry.live());
         Box::pin(async move {
             // A task of its own: guests decide how long a chain of calls is, and awaited within each other they
             // would outgrow the stack. If nobody waits any more, it ends.
-            let reply = tokio::spawn(reach(request?, hops, router, actions, views));
+            let reply = tokio::spawn(reach(request?, router, actions, views));
             match tokio::time::timeout_at(deadline, AbortOnDropHandle::new(reply)).await {
                 Ok(Ok(reply)) => reply,
                 Ok(Err(error)) => {
@@ -61,7 +61,6 @@ impl Caller for Callers {
 
 async fn reach(
     request: Request,
-    hops: u32,
     router: Option<Router>,
     actions: WeakActions,
     views: Views,
@@ -88,7 +87,7 @@ async fn reach(
                 deadline: request.deadline,
                 request_id: request.request_id,
                 consistency: request.consistency,
-                hops,
+                trail: request.trail,
             };
             actions.call(request, None).await
         }

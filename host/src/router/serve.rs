@@ -9,7 +9,7 @@ use crate::entity::{CallError, Origin, Request};
 use crate::router::server::Follow;
 use crate::router::wire::{self, CallHead};
 use crate::router::{Answer, Clustered, Router};
-use crate::words::{Address, Epoch, Revision, Shard, Status, clock, limits};
+use crate::words::{Address, Epoch, Revision, Shard, Status, Trail, clock, limits};
 
 impl Router {
     /// Runs a forwarded command here, or says who the owner is. Never forwards it again.
@@ -107,7 +107,7 @@ impl Clustered {
             deadline,
             request_id: head.request_id.into(),
             consistency: wire::consistency_of(head.consistency),
-            hops: head.functions.unwrap_or_default(),
+            trail: Trail::of(head.functions.unwrap_or_default(), head.through),
             origin: match head.from_function {
                 Some(true) => Origin::Function,
                 Some(false) | None => Origin::Client,

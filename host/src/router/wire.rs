@@ -19,7 +19,7 @@ use prost::encoding::{WireType, encode_key, encode_varint};
 
 use crate::cluster::routes::Route;
 use crate::entity::Consistency;
-use crate::words::{Code, Epoch, Message, NodeId, Status};
+use crate::words::{Code, Epoch, Message, NodeId, Status, Trail};
 
 /// Stepped when nodes of two versions could misunderstand each other.
 pub const PROTOCOL: u32 = 1;
@@ -74,6 +74,9 @@ pub struct CallHead {
     /// Another function sends it, not a client.
     #[prost(bool, optional, tag = "15")]
     pub from_function: Option<bool>,
+    /// Names of those functions, oldest first; without the oldest ones if they are not known.
+    #[prost(string, repeated, tag = "16")]
+    pub through: Vec<String>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -180,7 +183,7 @@ pub struct CallHeadRef<'a> {
     pub hops: u32,
     pub revision: u64,
     pub sender: NodeId,
-    pub functions: u32,
+    pub trail: &'a Trail,
     pub from_function: bool,
 }
 
@@ -207,8 +210,11 @@ impl CallHeadRef<'_> {
         number(head, 11, u64::from(self.hops));
         number(head, 12, self.revision);
         text(head, 13, &self.sender.0);
-        number(head, 14, u64::from(self.functions));
+        number(head, 14, u64::from(self.trail.hops()));
         number(head, 15, u64::from(self.from_function));
+        for name in self.trail.names() {
+            text(head, 16, name.as_bytes());
+        }
     }
 }
 
@@ -335,6 +341,7 @@ mod tests {
     #[test]
     fn a_head_by_hand_is_what_prost_reads() {
         let metadata = vec![("x-tenant".to_owned(), "acme".to_owned()), ("b".into(), "".into())];
+        let trail = Trail::of(3, ["/t.A/Do".to_owned(), "/t.B/Do".to_owned()]);
         let by_hand = CallHeadRef {
             service: "shop.Cart",
             method: "Add",
@@ -348,7 +355,7 @@ mod tests {
             hops: 1,
             revision: 7,
             sender: NodeId([9; 16]),
-            functions: 3,
+            trail: &trail,
             from_function: true,
         };
         let mut head = BytesMut::new();
@@ -366,7 +373,16 @@ mod tests {
         assert_eq!(consistency_of(read.consistency), Consistency::Fenced);
         assert_eq!((read.hops, read.revision), (1, 7));
         assert_eq!(node_id(&read.sender), Some(NodeId([9; 16])));
-        assert_eq!((read.functions, read.from_function), (Some(3), Some(true)));
+        assert_eq!(read.from_function, Some(true));
+        assert_eq!(Trail::of(read.functions.unwrap(), read.through), trail);
+    }
+
+    #[test]
+    fn a_head_without_names_still_counts_its_functions() {
+        let head = CallHead { functions: Some(4), ..CallHead::default() }.encode_to_vec();
+        let head = CallHead::decode(&head[..]).unwrap();
+        let trail = Trail::of(head.functions.unwrap(), head.through);
+        assert_eq!((trail.hops(), &*trail.to_string()), (4, ".."));
     }
 
     #[test]

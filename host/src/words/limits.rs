@@ -153,6 +153,8 @@ pub const CRASH_REPORT_BYTES_MAX: usize = 8 * KIB;
 // Functions that call others.
 /// Functions that a call may come through: forwards, effects and calls of actions.
 pub const CALL_HOPS_MAX: u32 = 16;
+/// Names of those functions that go along with a call; the oldest are left out.
+pub const CALL_TRAIL_BYTES_MAX: usize = 2 << 10;
 /// What one try of an effect may take, unless the effect says otherwise.
 pub const EFFECT_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
 /// Calls of actions in hand: running, or waiting for an instance.

@@ -14,7 +14,7 @@ use crate::entity::{CallError, Consistency, Origin, OutCall, Request};
 use crate::journal::{Chore, StoredCall, Task};
 use crate::kind::{call::KEY, workflow};
 use crate::words::telemetry::ResultLabels;
-use crate::words::{Address, Code, Status, clock, limits};
+use crate::words::{Address, Code, Status, Trail, clock, limits};
 
 /// What a try came to.
 enum Tried {
@@ -247,7 +247,7 @@ async fn attempt(house: &Arc<House>, effect: &Waiting) -> Tried {
         fresh: (effect.is_unused() && effect.own_key().is_none()).then_some(effect.fence),
         deadline,
         request_id: call.request_id.into(),
-        hops: call.hops,
+        trail: Trail::of(call.hops, call.through),
         consistency: Consistency::default(),
     };
     let result = match tokio::time::timeout_at(deadline, house.reach(out)).await {
@@ -313,7 +313,7 @@ async fn hand_back(
         deadline: clock::now() + limits::EFFECT_TIMEOUT_DEFAULT,
         request_id: effect.call.request_id.as_str().into(),
         consistency: Consistency::default(),
-        hops: 0,
+        trail: Trail::default(),
         origin: Origin::Result,
         fresh: effect.is_unused().then_some(effect.fence),
     };

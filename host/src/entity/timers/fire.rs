@@ -11,7 +11,7 @@ use crate::entity::timers::Entry;
 use crate::entity::{CallError, Consistency, Origin, Request};
 use crate::journal::{Chore, DueTimer, Fence, Task, TimerRow};
 use crate::words::telemetry::ResultLabels;
-use crate::words::{Status, clock, limits};
+use crate::words::{Status, Trail, clock, limits};
 
 /// The name of the timer, for the handler.
 const TIMER: &str = "stead-timer";
@@ -119,7 +119,7 @@ pub(in crate::entity) async fn command(
         deadline: clock::now() + limits::TIMER_DEADLINE,
         request_id: format!("timer-{:016x}", house.seed()).into(),
         consistency: Consistency::default(),
-        hops: 0,
+        trail: Trail::default(),
         origin: Origin::Timer(Arc::new(row)),
         fresh: None,
     })

@@ -12,6 +12,7 @@ fn call(n: u64) -> StoredCall {
         payload: Bytes::from(vec![0xff, n as u8, 0]),
         metadata: vec![("a".into(), "1".into()), ("a".into(), "\0é".into())],
         hops: n as u32,
+        through: vec![format!("/shop.Cart/{n}"); n as usize % 3],
         timeout_ms: 30_000 + n,
         result_to: n.is_multiple_of(2).then(|| format!("token {n}")),
         request_id: format!("request {n}"),

@@ -52,6 +52,8 @@ pub struct StoredCall {
     pub metadata: Vec<(String, String)>,
     /// Functions that the call came through before.
     pub hops: u32,
+    /// Their names, oldest first; those that are not known are left out.
+    pub through: Vec<String>,
     /// What one try may take.
     pub timeout_ms: u64,
     /// The token with which the result goes back to the source.
@@ -85,7 +87,12 @@ impl StoredCall {
         let metadata: usize =
             self.metadata.iter().map(|(name, value)| name.len() + value.len()).sum();
         let texts = self.service.len() + self.method.len() + self.request_id.len();
-        texts + self.payload.len() + metadata + self.result_to.as_ref().map_or(0, String::len)
+        let through: usize = self.through.iter().map(String::len).sum();
+        texts
+            + through
+            + self.payload.len()
+            + metadata
+            + self.result_to.as_ref().map_or(0, String::len)
     }
 
     pub(in crate::journal) fn encode(&self) -> Vec<u8> {
@@ -97,6 +104,7 @@ impl StoredCall {
             payload: self.payload.clone(),
             metadata: self.metadata.iter().map(entry).collect(),
             hops: self.hops,
+            through: self.through.clone(),
             timeout_ms: self.timeout_ms,
             result_to: self.result_to.clone(),
             request_id: self.request_id.clone(),
@@ -114,6 +122,7 @@ impl StoredCall {
             payload: record.payload,
             metadata: record.metadata.into_iter().map(|entry| (entry.name, entry.value)).collect(),
             hops: record.hops,
+            through: record.through,
             timeout_ms: record.timeout_ms,
             result_to: record.result_to,
             request_id: record.request_id,
@@ -143,6 +152,8 @@ struct Record {
     request_id: String,
     #[prost(uint64, tag = "9")]
     created_ms: u64,
+    #[prost(string, repeated, tag = "10")]
+    through: Vec<String>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -166,6 +177,7 @@ mod tests {
             payload in prop::collection::vec(any::<u8>(), 0..100),
             metadata in prop::collection::vec((any::<String>(), any::<String>()), 0..4),
             hops: u32,
+            through in prop::collection::vec(any::<String>(), 0..4),
             times: (u64, u64),
             has_token: bool,
         ) {
@@ -175,6 +187,7 @@ mod tests {
                 payload: payload.into(),
                 metadata,
                 hops,
+                through,
                 timeout_ms: times.0,
                 result_to: has_token.then(|| texts[2].clone()),
                 request_id: texts[3].clone(),

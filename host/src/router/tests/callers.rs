@@ -71,7 +71,7 @@ async fn call(handle: &str) -> (Result<Bytes, Status>, Metrics) {
         deadline: clock::now() + Duration::from_secs(20),
         request_id: "id".into(),
         consistency: Consistency::default(),
-        hops: 0,
+        trail: Default::default(),
     };
     (actions.call(request, None).await, metrics)
 }
@@ -82,7 +82,9 @@ async fn a_circle_of_forwards_ends_after_sixteen_functions() {
     let (result, metrics) = call(&itself).await;
     let status = result.unwrap_err();
     assert_eq!(status.code, Code::FailedPrecondition);
-    assert!(status.message.contains("went through 16 functions"), "{}", status.message);
+    assert!(status.message.contains("went through 17 functions"), "{}", status.message);
+    let way = ["/test.v1.Actions/Loop"; 18].join(" -> ");
+    assert!(status.message.ends_with(&format!(": {way}")), "{}", status.message);
     let calls = r#"stead_commands_total{service="test.v1.Actions",method="Loop",result="failed_precondition"} 17"#;
     assert!(metrics.render().contains(calls), "{}", metrics.render());
 }

@@ -252,7 +252,7 @@ impl Node {
             deadline: clock::now() + Duration::from_secs(20),
             request_id: "test".into(),
             consistency: Consistency::default(),
-            hops: 0,
+            trail: Default::default(),
             origin: Origin::Client,
             fresh: None,
         }
