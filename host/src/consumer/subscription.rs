@@ -47,8 +47,8 @@ impl Takers {
 }
 
 impl Subscription {
-    /// Those of a revision, by group. Of two services that name the same group the first one, by name, has
-    /// it: a deployment with both is refused.
+    /// Those of a revision, by group. A deployment in which two services name the same group is refused; if there
+    /// is one all the same, the first service by name has it.
     pub fn all(live: &Live) -> BTreeMap<Arc<str>, Self> {
         let mut all = BTreeMap::new();
         for service in live.services.values() {
@@ -110,7 +110,7 @@ fn consumers(service: &Arc<Service>) -> Vec<Subscription> {
     let mut groups: BTreeMap<Arc<str>, Subscription> = BTreeMap::new();
     for method in service.methods.values() {
         let Some(consume) = &method.consume else { continue };
-        let group: Arc<str> = format!("{}/{}", consume.event_log, consume.group).into();
+        let group: Arc<str> = consume.group_of_log().into();
         let subscription = groups.entry(group.clone()).or_insert_with(|| Subscription {
             group,
             log: consume.event_log.as_str().into(),

@@ -60,6 +60,11 @@ struct EventSource {
 }
 
 impl Consume {
+    /// The name under which the group's places are stored: a log has its own groups.
+    pub fn group_of_log(&self) -> String {
+        format!("{}/{}", self.event_log, self.group)
+    }
+
     /// None if the method consumes nothing. Faults are sentences for the author of the service, without
     /// the method's name.
     pub fn of(method: &MethodDescriptor) -> Result<Option<Self>, Vec<String>> {

@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::journal::{DeploymentRecord, Journal, ModuleRecord, StoreError};
 use crate::registry::live::Live;
 use crate::registry::modules::Modules;
-use crate::registry::plan::{Plan, TypeName};
+use crate::registry::plan::{self, Plan, TypeName};
 use crate::wasm::{Engine, Failure, Refusal};
 use crate::words::limits::{DEPLOYMENTS_QUEUED_MAX, MODULE_NAME_BYTES_MAX};
 use crate::words::{Digest, JournalName, Origin, Revision, clock};
@@ -120,6 +120,10 @@ impl Registry {
         let digest = Digest::of(&bytes);
         let size = bytes.len() as u64;
         let loaded = self.modules.prepare(digest, name, bytes.clone()).await?;
+        let shared = plan::shared_groups(&[&loaded.outline]);
+        if !shared.is_empty() {
+            return Err(DeployError::Invalid(shared));
+        }
         let present = self.journal.modules().await?;
         let present = present.into_iter().find(|record| record.digest == digest);
         let already_present = present.is_some();

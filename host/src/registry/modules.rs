@@ -1,6 +1,6 @@
 //! Modules on their way from bytes to something that can be live.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -13,8 +13,8 @@ use crate::registry::live::{Module, Service};
 use crate::registry::plan::{Outline, TypeName};
 use crate::registry::validate;
 use crate::wasm::{Engine, Failure, Refusal};
-use crate::words::Digest;
 use crate::words::limits::{IDLE_MODULES_MAX, MODULE_BYTES_MAX, MODULES_PREPARED_AT_ONCE_MAX};
+use crate::words::{Digest, ServiceName};
 
 /// A module that can be made live.
 pub struct Loaded {
@@ -31,6 +31,12 @@ pub struct Modules {
     turns: Arc<Semaphore>,
     /// The newest last. The live ones are kept by who makes them live.
     recent: Arc<Mutex<VecDeque<Arc<Loaded>>>>,
+}
+
+/// The groups that a service consumes with, each once.
+fn groups_of(service: &Service) -> BTreeSet<(String, ServiceName)> {
+    let consumes = service.methods.values().filter_map(|method| method.consume.as_ref());
+    consumes.map(|consume| (consume.group_of_log(), service.name.clone())).collect()
 }
 
 impl Modules {
@@ -73,7 +79,8 @@ impl Modules {
             let (module, services) =
                 validate::assemble(digest, &name, component, &description, checked);
             let types = services.iter().map(|service| TypeName::of(service)).collect();
-            let outline = Outline { digest, name, types };
+            let groups = services.iter().flat_map(|service| groups_of(service)).collect();
+            let outline = Outline { digest, name, types, groups };
             Ok(Arc::new(Loaded { module, services, outline }))
         });
         let loaded = loaded.await.unwrap_or_else(|panic| {

@@ -55,6 +55,8 @@ pub struct Outline {
     pub digest: Digest,
     pub name: String,
     pub types: Vec<TypeName>,
+    /// Groups that its services consume event logs with, as `LOG/GROUP`; each service names a group once.
+    pub groups: Vec<(String, ServiceName)>,
 }
 
 /// A journal whose events nobody could read any more.
@@ -95,6 +97,24 @@ pub fn conflicts(modules: &[Outline]) -> Vec<String> {
                 let (one, other) = (one.title(), other.title());
                 found.push(format!("{what} is in both {one} and {other}; deploy one of them"));
             }
+        }
+    }
+    found
+}
+
+/// One sentence for each group that a service would share with another one: the events that one of them consumed
+/// would never come to the other.
+pub fn shared_groups(modules: &[&Outline]) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut owners: BTreeMap<&str, &ServiceName> = BTreeMap::new();
+    for (group, service) in modules.iter().flat_map(|module| &module.groups) {
+        let owner = *owners.entry(group).or_insert(service);
+        if owner != service {
+            let (one, other) = (owner.min(service), owner.max(service));
+            found.push(format!(
+                "{one} and {other} both consume as the group {group}, which one service can do; name another \
+                 group in one of them, or deploy a module without it"
+            ));
         }
     }
     found
@@ -168,7 +188,13 @@ mod tests {
             digest: Digest::of(name.as_bytes()),
             name: name.to_owned(),
             types: types.iter().map(entity_type).collect(),
+            groups: Vec::new(),
         }
+    }
+
+    fn consuming(name: &str, groups: &[(&str, &str)]) -> Outline {
+        let groups = groups.iter().map(|(group, service)| ((*group).to_owned(), (*service).into()));
+        Outline { groups: groups.collect(), ..module(name, &[]) }
     }
 
     fn told(changes: &[Change]) -> Vec<String> {
@@ -203,6 +229,19 @@ mod tests {
         let before: Vec<_> = current.iter().collect();
         assert_eq!(told(&changes(&before, &after)), ["Unchanged A", "Unchanged B"]);
         assert!(orphans(&before, &after).is_empty());
+    }
+
+    #[test]
+    fn services_that_share_a_group_are_both_named() {
+        let modules = [
+            consuming("a", &[("cart/hot", "B"), ("cart/mail", "B"), ("stock/hot", "C")]),
+            consuming("b", &[("cart/hot", "A")]),
+        ];
+        let [fault] = &shared_groups(&modules.iter().collect::<Vec<_>>())[..] else {
+            panic!("one fault");
+        };
+        assert!(fault.starts_with("A and B both consume as the group cart/hot, "), "{fault}");
+        assert_eq!(shared_groups(&[&modules[0]]), [""; 0]);
     }
 
     #[test]

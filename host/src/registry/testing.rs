@@ -35,9 +35,14 @@ pub fn compile(source: &'static str) -> Vec<u8> {
 }
 
 pub fn describe(source: &'static str, types: &[(&str, &str)]) -> Description {
+    describe_as("event-sourced", source, types)
+}
+
+/// With all types of that kind.
+pub fn describe_as(kind: &str, source: &'static str, types: &[(&str, &str)]) -> Description {
     let entity_type = |&(service, journal): &(&str, &str)| EntityType {
         service: service.to_owned(),
-        kind: "event-sourced".to_owned(),
+        kind: kind.to_owned(),
         journal_name: journal.to_owned(),
         snapshot_every: 0,
         passivate_after_ms: 0,

@@ -211,6 +211,10 @@ impl Deployer {
         if self.current.is_like(&next) {
             return Ok(Plan { revision: current, changes, grants: next.grants });
         }
+        let shared = plan::shared_groups(&after);
+        if !shared.is_empty() {
+            return Err(DeployError::Invalid(shared));
+        }
         if !force {
             for plan::Orphan { journal, change } in plan::orphans(&before, &after) {
                 if self.journal.count_entities(&journal, 1).await? > 0 {

@@ -3,7 +3,7 @@ use crate::journal::memory::MemoryStore;
 use crate::journal::sqlite::SqliteStore;
 use crate::journal::{AnyStore, Fence, Holdings, Write};
 use crate::registry::plan::Action;
-use crate::registry::testing::{component, describe};
+use crate::registry::testing::{component, describe, describe_as, describing};
 use crate::wasm::fixtures::{Guest, engine};
 use crate::words::telemetry::Metrics;
 use crate::words::{Address, Grants, Message as Event, Seq};
@@ -226,6 +226,48 @@ async fn new_modules_that_clash_are_invalid() {
     let none =
         host.registry.deploy(DeployRequest { modules: vec![], ..request(Digest::of(b"")) }).await;
     assert!(matches!(none, Err(DeployError::Invalid(_))));
+}
+
+const CONSUMERS: &str = r#"
+    syntax = "proto3";
+    package t;
+    import "stead/options.proto";
+    message M {}
+    service A {
+        rpc On(M) returns (M) { option (stead.consume) = { event_log: "cart", group: "hot" }; }
+        rpc Too(M) returns (M) { option (stead.consume) = { event_log: "cart", group: "hot" }; }
+    }
+    service B {
+        rpc On(M) returns (M) { option (stead.consume) = { event_log: "cart", group: "hot" }; }
+    }
+    service C {
+        rpc On(M) returns (M) { option (stead.consume) = { event_log: "stock", group: "hot" }; }
+    }
+"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_that_two_services_claim_is_refused_and_both_are_named() {
+    let host = Host::start().await;
+    let upload = async |services: &[&str]| {
+        let types: Vec<_> = services.iter().map(|service| (*service, *service)).collect();
+        let module = describing(Guest::acting(), &describe_as("action", CONSUMERS, &types));
+        let uploaded = host.registry.upload("m.wasm", module).await;
+        uploaded.map(|upload| upload.record.digest)
+    };
+    let assert_refused = |error: DeployError| {
+        let told = error.to_string();
+        assert!(told.starts_with("t.A and t.B both consume as the group cart/hot, "), "{told}");
+    };
+    assert_refused(upload(&["t.A", "t.B"]).await.unwrap_err());
+    let (a, b) = (upload(&["t.A", "t.C"]).await.unwrap(), upload(&["t.B"]).await.unwrap());
+    host.deploy(b).await.unwrap();
+    for (plan, force) in [(true, false), (false, false), (false, true)] {
+        let refused = host.registry.deploy(DeployRequest { plan, force, ..request(a) }).await;
+        assert_refused(refused.unwrap_err());
+    }
+    let both = DeployRequest { modules: vec![a, b], ..request(a) };
+    assert_refused(host.registry.deploy(both).await.unwrap_err());
+    assert_eq!(host.services(), ["t.B"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
