@@ -8,6 +8,7 @@
 //! An entity whose event fails becomes a *laggard*: the group goes on without it, and comes back to it later
 //! and later, until it has caught up or an operator has the event skipped.
 
+mod delete;
 mod feed;
 mod group;
 mod orders;

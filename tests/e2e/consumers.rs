@@ -257,3 +257,37 @@ async fn a_consumer_that_was_removed_and_comes_back_goes_on_where_it_was() {
     model.host.deploy("tck-every-kind").await;
     row_becomes(&model.host, "e", "ab").await;
 }
+
+#[tokio::test]
+async fn a_group_is_deleted_once_nothing_that_is_deployed_has_it() {
+    let host = Host::with_guest("tck-every-kind").await;
+    emit(&host, "e", &["a"]).await;
+    row_becomes(&host, "e", "a").await;
+    let view = format!("view:{MODEL_VIEW}@1");
+    let groups = [view.as_str(), "tck-model/tck"];
+    let delete = async |group: &str| host.stead(&["consumers", "delete", group, "--yes"]).await;
+    for group in groups {
+        let refused = delete(group).await;
+        assert_eq!(refused.code, 3, "{}", refused.stderr);
+        assert!(refused.stderr.contains("is deployed"), "{}", refused.stderr);
+    }
+    let removed = host.upload(&stead_tests::files::guest("tck-model")).await;
+    host.deploy_digest(&removed, true).await.ok();
+    let unsure = host.stead(&["consumers", "delete", &view]).await;
+    assert!(unsure.stderr.contains("pass --yes if you mean it"), "{}", unsure.stderr);
+    for group in groups {
+        assert_eq!(consumer(&host, group).await["service"], "");
+        let deleted =
+            host.stead(&["--format", "json", "consumers", "delete", group, "--yes"]).await;
+        assert_eq!(deleted.json(), json!({ "group": group }));
+        assert_eq!(delete(group).await.code, 3);
+    }
+    assert_eq!(
+        host.stead(&["--format", "json", "consumers", "list"]).await.json()["consumers"],
+        json!([])
+    );
+    // Had its row stayed, the view would have appended to it.
+    host.deploy("tck-every-kind").await;
+    emit(&host, "e", &["b"]).await;
+    row_becomes(&host, "e", "ab").await;
+}

@@ -454,8 +454,8 @@ pub struct ClusterDrainArgs {
 mod functions;
 
 pub use functions::{
-    ConsumeFrom, ConsumersCommand, ConsumersListArgs, ConsumersResetArgs, ConsumersSkipArgs,
-    DeadLetterArgs, DeadLettersCommand, DeadLettersListArgs,
+    ConsumeFrom, ConsumersCommand, ConsumersDeleteArgs, ConsumersListArgs, ConsumersResetArgs,
+    ConsumersSkipArgs, DeadLetterArgs, DeadLettersCommand, DeadLettersListArgs,
 };
 
 #[derive(Debug, Subcommand)]

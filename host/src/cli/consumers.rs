@@ -5,7 +5,8 @@ use stead_proto::admin::v1 as api;
 
 use crate::cli::admin::Admin;
 use crate::cli::args::{
-    ConsumeFrom, ConsumersCommand, ConsumersListArgs, ConsumersResetArgs, ConsumersSkipArgs,
+    ConsumeFrom, ConsumersCommand, ConsumersDeleteArgs, ConsumersListArgs, ConsumersResetArgs,
+    ConsumersSkipArgs,
 };
 use crate::cli::confirm::confirm;
 use crate::cli::failed::Failed;
@@ -19,6 +20,7 @@ pub async fn run(command: ConsumersCommand, out: &Output) -> Result<(), Failed> 
         ConsumersCommand::List(args) => list(args, out).await,
         ConsumersCommand::Reset(args) => reset(args, out).await,
         ConsumersCommand::Skip(args) => skip(args, out).await,
+        ConsumersCommand::Delete(args) => delete(args, out).await,
     }
 }
 
@@ -126,6 +128,21 @@ async fn skip(args: ConsumersSkipArgs, out: &Output) -> Result<(), Failed> {
     match out.is_json() {
         true => out.json(&json!({ "group": group, "entity_id": entity_id, "seq": seq })),
         false => out.say(&format!("{group} goes on behind event {seq} of {entity_id}")),
+    }
+    Ok(())
+}
+
+async fn delete(args: ConsumersDeleteArgs, out: &Output) -> Result<(), Failed> {
+    let ConsumersDeleteArgs { group, yes, port } = args;
+    if !yes {
+        confirm(&format!("{group} then begins anew should it ever be deployed again"), LIST)?;
+    }
+    let mut admin = Admin::connect(&port).await?;
+    let request = api::DeleteConsumerRequest { group: group.clone() };
+    admin.client.delete_consumer(request).await.map_err(|status| admin.failed(status))?;
+    match out.is_json() {
+        true => out.json(&json!({ "group": group })),
+        false => out.say(&format!("{group} is deleted")),
     }
     Ok(())
 }

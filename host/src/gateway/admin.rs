@@ -173,6 +173,7 @@ impl Admin {
             "DropDeadLetter" => run(payload, |request| self.drop_dead_letter(request)).await,
             "ListConsumers" => run(payload, |request| self.list_consumers(request)).await,
             "ResetConsumer" => run(payload, |request| self.reset_consumer(request)).await,
+            "DeleteConsumer" => run(payload, |request| self.delete_consumer(request)).await,
             "SkipEvent" => run(payload, |request| self.skip_event(request)).await,
             "GetCluster" => run(payload, |request| self.get_cluster(request)).await,
             "DrainNode" => run(payload, |request| self.drain_node(request)).await,

@@ -54,7 +54,7 @@ pub enum CopyError {
     #[error("a node has started on the target; stop it, and copy into a new database")]
     Fenced,
     #[error(
-        "the consumer group {group} {problem}; start the source again until it has consumed everything (see `stead consumers list`) and copy then, or copy with --without-consumers, so that all groups and views begin anew"
+        "the consumer group {group} {problem}; start the source again until it has consumed everything (see `stead consumers list`) and copy then, delete the group first if nothing deployed has it any more (`stead consumers delete`), or copy with --without-consumers, so that all groups and views begin anew"
     )]
     Behind { group: String, problem: String },
     #[error("{what} differs between source and target; copy again, into a new database")]

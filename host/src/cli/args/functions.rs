@@ -12,6 +12,8 @@ pub enum ConsumersCommand {
     Reset(ConsumersResetArgs),
     /// Let a group go on behind an event that it cannot consume. The decision is logged.
     Skip(ConsumersSkipArgs),
+    /// Delete the place of a group that nothing deployed has any more, or of a view with its rows.
+    Delete(ConsumersDeleteArgs),
 }
 
 #[derive(Debug, Args)]
@@ -68,6 +70,23 @@ pub struct ConsumersSkipArgs {
     pub seq: u64,
 
     /// Do not ask: the group will never consume the event.
+    #[arg(long)]
+    pub yes: bool,
+
+    #[command(flatten)]
+    pub port: AdminPort,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example:\n  stead consumers delete shopping-cart/hot-items --yes\n\nJSON: {group}"
+)]
+pub struct ConsumersDeleteArgs {
+    /// As `stead consumers list` shows it, with the state `not live`.
+    #[arg(value_name = "GROUP")]
+    pub group: String,
+
+    /// Do not ask: should the group come back, it begins anew.
     #[arg(long)]
     pub yes: bool,
 

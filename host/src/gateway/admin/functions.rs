@@ -4,7 +4,7 @@ use stead_proto::admin::v1 as api;
 
 use crate::consumer::GroupStatus;
 use crate::entity::CallError;
-use crate::gateway::admin::errors::from_store;
+use crate::gateway::admin::errors::{from_deploy, from_store};
 use crate::gateway::admin::{Admin, page, time};
 use crate::journal::{EffectId, Laggard, OutboxRow, TimerRow};
 use crate::registry::Start;
@@ -94,6 +94,16 @@ impl Admin {
         };
         self.consumers.reset(&request.group, to).await?;
         Ok(api::ResetConsumerResponse {})
+    }
+
+    pub(super) async fn delete_consumer(
+        &self,
+        request: api::DeleteConsumerRequest,
+    ) -> Result<api::DeleteConsumerResponse, Status> {
+        // What another node has deployed a moment ago counts.
+        self.registry.follow().await.map_err(from_deploy)?;
+        self.consumers.delete(&request.group).await?;
+        Ok(api::DeleteConsumerResponse {})
     }
 
     pub(super) async fn skip_event(
