@@ -24,9 +24,10 @@ use crate::journal::error::StoreError;
 use crate::journal::memory::MemoryStore;
 use crate::journal::postgres::PgStore;
 use crate::journal::postgres::tests::open as open_postgres;
+use crate::journal::sqlite::tests::functions::number;
 use crate::journal::sqlite::{SqliteOptions, SqliteStore};
 use crate::journal::store::{
-    Chore, EntityFilter, Fence, Receipt, Snapshot, Store, StoredEvent, Task, Write,
+    Chore, EntityFilter, Fence, Partition, Receipt, Snapshot, Store, StoredEvent, Task, Write,
 };
 use crate::words::{Address, Epoch, Message, Seq, Shard, clock};
 
@@ -81,6 +82,8 @@ trait Fixture {
     async fn new() -> Self;
     fn store(&self) -> &Self::Store;
     async fn settle(&mut self);
+    /// Events that have a place in the feed, once there was time to sweep it.
+    async fn places(&self) -> i64;
 
     async fn commit(&mut self, batch: &[Write]) {
         self.commit_with(batch, &[]).await;
@@ -112,6 +115,12 @@ impl Fixture for Memory {
     }
 
     async fn settle(&mut self) {}
+
+    async fn places(&self) -> i64 {
+        let partition = Partition(0);
+        self.0.feed(partition, 1, usize::MAX >> 1, usize::MAX >> 1).await.unwrap().entries.len()
+            as i64
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -183,6 +192,12 @@ macro_rules! sqlite_fixture {
             async fn settle(&mut self) {
                 self.0.settle($settle).await;
             }
+
+            async fn places(&self) -> i64 {
+                self.0.store.pack_now().await;
+                let places = "SELECT (SELECT count(*) FROM feed) + count(*) FROM journal";
+                number(&self.0.store, places).await
+            }
         }
     };
 }
@@ -207,6 +222,12 @@ impl Fixture for Postgres {
     }
 
     async fn settle(&mut self) {}
+
+    async fn places(&self) -> i64 {
+        let mut connection = self.0.connection().await.unwrap();
+        let places = sqlx::query_scalar("SELECT count(*) FROM journal");
+        places.fetch_one(&mut connection).await.unwrap()
+    }
 }
 
 macro_rules! conformance {
@@ -271,6 +292,7 @@ conformance! {
         checks_numbers_as_if_nothing_were_forgotten
         forgets_in_the_batch_that_stores
         begins_a_copy_at_the_first_event_that_is_kept
+        keeps_no_places_in_the_feed_for_what_is_forgotten
     }
     feed {
         feeds_events_of_every_journal_in_the_order_of_their_commits

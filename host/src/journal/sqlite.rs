@@ -15,11 +15,12 @@ mod pack;
 mod read;
 mod rows;
 mod segment;
+mod sweep;
 mod views;
 mod writer;
 
 #[cfg(test)]
-mod tests;
+pub mod tests;
 
 use std::fs::File;
 use std::path::Path;
@@ -89,7 +90,8 @@ struct Inner {
     types: RwLock<Types>,
     poisoned: OnceLock<Arc<str>>,
     closing: AtomicBool,
-    packing: Mutex<()>,
+    /// Up to where the feed was swept of what is forgotten. One round of packing at a time has it.
+    packing: Mutex<i64>,
     wake: Arc<Notify>,
     lock: SyncMutex<Option<File>>,
 }
@@ -178,7 +180,7 @@ impl Inner {
             types: RwLock::new(types),
             poisoned: OnceLock::new(),
             closing: AtomicBool::new(false),
-            packing: Mutex::new(()),
+            packing: Mutex::new(0),
             wake: Arc::default(),
             lock: SyncMutex::new(Some(lock)),
         }

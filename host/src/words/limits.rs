@@ -149,6 +149,12 @@ pub const HANDOFF_WARM_MAX: usize = 64;
 /// Crashes kept for `stead entity get`, over all entities.
 pub const CRASH_REPORTS_MAX: usize = 1_000;
 pub const CRASH_REPORT_BYTES_MAX: usize = 8 * KIB;
+/// Warnings of one sort about one service, such as that it crashed; the others are counted.
+pub const WARNINGS_TOLD_MAX: u32 = 10;
+pub const WARNINGS_COUNTED_FOR: Duration = Duration::from_secs(1);
+/// In an error about one that there is not.
+pub const ENTITY_TYPES_TOLD_MAX: usize = 20;
+pub const SPARING_SUBJECTS_MAX: usize = 1_000;
 
 // Functions that call others.
 /// Functions that a call may come through: forwards, effects and calls of actions.
@@ -256,6 +262,10 @@ pub const SEGMENT_SMALL_BYTES: usize = KIB;
 pub const PACK_SLICE_BYTES: usize = 512 * KIB;
 pub const PACK_SLICE_ENTITIES: usize = 512;
 pub const PACK_DELETE_ROWS: i64 = 8_192;
+/// Rows of the feed that are looked at in one go for whether their events are forgotten, and how often in a round of
+/// packing: more rows than a round adds, so that what is forgotten is gone after a few rounds.
+pub const FEED_SWEPT_ROWS: i64 = 8_192;
+pub const FEED_SWEPT_SLICES: usize = 16;
 /// After a round of packing failed.
 pub const PACK_RETRY_AFTER: Duration = Duration::from_secs(30);
 pub const PACK_AT_CLOSE_MAX: Duration = Duration::from_secs(3);

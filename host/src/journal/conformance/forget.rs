@@ -95,3 +95,32 @@ pub async fn begins_a_copy_at_the_first_event_that_is_kept(mut fixture: impl Fix
     fixture.commit(&[write("a", 26, 1)]).await;
     assert_kept(fixture.store(), 21, 27).await;
 }
+
+/// Stores may sweep behind the hot path.
+async fn assert_places(fixture: &impl Fixture, expected: i64) {
+    let deadline = clock::now() + Duration::from_secs(60);
+    loop {
+        let places = fixture.places().await;
+        if places == expected {
+            return;
+        }
+        assert!(clock::now() < deadline, "{places} places instead of {expected}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+pub async fn keeps_no_places_in_the_feed_for_what_is_forgotten(mut fixture: impl Fixture) {
+    fixture.commit(&[write("a", 0, 20), write("b", 0, 2), write("c", 0, 1)]).await;
+    assert_places(&fixture, 23).await;
+    fixture.commit(&[forgetting(20, 1, 21)]).await;
+    assert_places(&fixture, 4).await;
+    // With no new event beside, and down to the newest place of all.
+    let b = Write { forget_before: Some(Seq(u64::MAX)), ..write("b", 2, 0) };
+    fixture.commit(&[b, forgetting(21, 0, u64::MAX)]).await;
+    assert_places(&fixture, 3).await;
+    fixture.commit(&[write("c", 1, 1)]).await;
+    assert_places(&fixture, 4).await;
+    let page = fixture.store().feed(Partition(0), 1, 100, 9_999).await.unwrap();
+    let offs: Vec<u64> = page.entries.iter().map(|entry| entry.off).collect();
+    assert_eq!((offs, page.next_off), (vec![22, 23, 24, 25], 26));
+}

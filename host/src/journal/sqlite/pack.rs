@@ -16,7 +16,8 @@ use crate::journal::sqlite::segment::{Encoder, Packed, Segment};
 use crate::journal::sqlite::{Inner, SqliteOptions};
 use crate::words::clock::{self, Instant};
 use crate::words::limits::{
-    PACK_DELETE_ROWS, SEGMENT_MERGE_EVENTS_MAX, SEGMENT_SMALL_BYTES, TAIL_ROWS_MAX,
+    FEED_SWEPT_SLICES, PACK_DELETE_ROWS, SEGMENT_MERGE_EVENTS_MAX, SEGMENT_SMALL_BYTES,
+    TAIL_ROWS_MAX,
 };
 
 /// What is left of a round.
@@ -37,7 +38,7 @@ struct Newest {
 impl Inner {
     /// Packs everything that is in the tail now. Ends early at the deadline, between two steps.
     pub async fn pack(&self, deadline: Option<Instant>) -> Result<(), StoreError> {
-        let _one_at_a_time = self.packing.lock().await;
+        let mut swept = self.packing.lock().await;
         let start = clock::now();
         let mut round = self.round();
         let late = || deadline.is_some_and(|deadline| clock::now() >= deadline);
@@ -47,6 +48,11 @@ impl Inner {
             slices += 1;
         }
         while !stop() && round.entities.is_empty() && self.delete_slice(&round).await? {}
+        for _ in 0..FEED_SWEPT_SLICES {
+            if stop() || !self.sweep_feed_slice(&mut swept).await? {
+                break;
+            }
+        }
         tracing::debug!(slices, seconds = start.elapsed().as_secs_f64(), "packed the journal");
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! What only SQLite can do wrong: files, locks, damage, full disks, and crashes while packing.
 
-mod functions;
+pub mod functions;
 
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::Path;

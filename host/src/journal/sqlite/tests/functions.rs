@@ -10,7 +10,7 @@ use super::*;
 use crate::journal::sqlite::segment::{Encoder, Packed, seal};
 use crate::journal::store::Partition;
 
-async fn number(store: &SqliteStore, query: &'static str) -> i64 {
+pub async fn number(store: &SqliteStore, query: &'static str) -> i64 {
     sqlx::query_scalar(query).fetch_one(&store.0.readers).await.unwrap()
 }
 
