@@ -22,7 +22,7 @@ use crate::entity::{Caller, Consistency, CrashReport};
 use crate::registry::{Method, Registry, Service};
 use crate::words::clock::Instant;
 use crate::words::telemetry::Metrics;
-use crate::words::{Status, Trail, limits};
+use crate::words::{Sparing, Status, Trail, limits};
 
 pub use stream::{Input, Messages, Output};
 
@@ -43,6 +43,8 @@ struct Inner {
     caller: OnceLock<Arc<dyn Caller>>,
     /// The last crash of each service.
     crashes: Mutex<HashMap<Arc<str>, CrashReport>>,
+    /// By service.
+    crash_warnings: Sparing,
     seeds: AtomicU64,
     in_flight: AtomicUsize,
     empty: Notify,
@@ -77,6 +79,7 @@ impl Actions {
             metrics,
             caller: OnceLock::new(),
             crashes: Mutex::default(),
+            crash_warnings: Sparing::default(),
             seeds: AtomicU64::new(getrandom::u64().unwrap_or_default()),
             in_flight: AtomicUsize::new(0),
             empty: Notify::new(),

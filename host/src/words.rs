@@ -7,6 +7,7 @@ mod grant;
 pub mod id;
 pub mod limits;
 pub mod message;
+mod sparing;
 pub mod status;
 pub mod telemetry;
 mod trail;
@@ -17,5 +18,6 @@ pub use id::{
     Shard,
 };
 pub use message::Message;
+pub use sparing::Sparing;
 pub use status::{Code, Status};
 pub use trail::Trail;

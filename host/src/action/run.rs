@@ -181,14 +181,17 @@ impl Inner {
     fn crashed(&self, request: &Request, failure: &Failure) -> Status {
         let (service, method) = (request.service.name.to_arc(), &request.method.name);
         let report = CrashReport::of(failure, format!("handle {method}"));
-        tracing::warn!(
-            service = &*service,
-            what = report.what,
-            during = report.during,
-            reason = report.reason,
-            request_id = &*request.request_id,
-            "action crashed"
-        );
+        if let Some(left_out) = self.crash_warnings.tell(&service, clock::now()) {
+            tracing::warn!(
+                service = &*service,
+                what = report.what,
+                during = report.during,
+                reason = report.reason,
+                request_id = &*request.request_id,
+                left_out,
+                "action crashed"
+            );
+        }
         let labels = CrashLabels { service: service.clone(), what: report.what };
         self.metrics.crashes.get_or_create(&labels).inc();
         let mut crashes = self.crashes.lock();

@@ -172,11 +172,14 @@ fn failed(running: &Running, service: &Service, error: FoldError) -> Down {
         retry_at_ms: Some(clock::unix_ms() + wait.as_millis() as u64),
         ..CrashReport::of(&failure, "activation".into())
     };
-    tracing::warn!(
-        %address, what = report.what, reason = report.reason, failures, ?wait,
-        "an entity could not be activated"
-    );
-    let labels = CrashLabels { service: service.name.to_arc(), what: report.what };
+    let name = service.name.to_arc();
+    if let Some(left_out) = running.house.crashes.warnings.tell(&name, clock::now()) {
+        tracing::warn!(
+            %address, what = report.what, reason = report.reason, failures, ?wait, left_out,
+            "an entity could not be activated"
+        );
+    }
+    let labels = CrashLabels { service: name, what: report.what };
     running.house.metrics.crashes.get_or_create(&labels).inc();
     let status = Status::unavailable(format!(
         "the entity cannot be activated ({}, {} times in a row); the next try is within {} ms, and \
@@ -226,10 +229,13 @@ pub(super) async fn fold(
             Ok(()) => fresh.seq = seq,
             Err(failure @ Failure::NoRoom { .. }) => return Err(failure.into()),
             Err(failure) => {
-                tracing::warn!(
-                    %address, %seq, %failure,
-                    "the snapshot cannot be read by this module; replaying every event"
-                );
+                let warnings = &house.crashes.warnings;
+                if let Some(left_out) = warnings.tell(&service.name.to_arc(), clock::now()) {
+                    tracing::warn!(
+                        %address, %seq, %failure, left_out,
+                        "the snapshot cannot be read by this module; replaying every event"
+                    );
+                }
                 fresh = Folded::nothing(service, address)?;
             }
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use crate::wasm::Failure;
-use crate::words::{Address, clock, limits};
+use crate::words::{Address, Sparing, clock, limits};
 
 /// The last crash of an entity.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,7 +62,11 @@ pub(super) fn backoff(failures: u32) -> Duration {
 
 /// The newest crash of each entity, for the entities that crashed most recently.
 #[derive(Default)]
-pub(super) struct Crashes(Mutex<Kept>);
+pub(super) struct Crashes {
+    kept: Mutex<Kept>,
+    /// By service.
+    pub(super) warnings: Sparing,
+}
 
 #[derive(Default)]
 struct Kept {
@@ -72,7 +76,7 @@ struct Kept {
 
 impl Crashes {
     pub(super) fn record(&self, address: &Address, report: CrashReport) {
-        let mut kept = self.0.lock();
+        let mut kept = self.kept.lock();
         if kept.reports.insert(address.clone(), report).is_some() {
             kept.oldest_first.retain(|other| other != address);
         }
@@ -85,12 +89,12 @@ impl Crashes {
     }
 
     pub(super) fn get(&self, address: &Address) -> Option<CrashReport> {
-        self.0.lock().reports.get(address).cloned()
+        self.kept.lock().reports.get(address).cloned()
     }
 
     /// The entity could be activated: it does not back off any more.
     pub(super) fn recovered(&self, address: &Address) {
-        if let Some(report) = self.0.lock().reports.get_mut(address) {
+        if let Some(report) = self.kept.lock().reports.get_mut(address) {
             report.consecutive = 0;
             report.retry_at_ms = None;
         }

@@ -44,9 +44,9 @@ impl Entities {
                 status.details = rejection.details;
                 return Err(status);
             }
-            Err(failure) => return Err(crashed(request, &address, &failure)),
+            Err(failure) => return Err(self.crashed(request, &address, &failure)),
         };
-        let malformed = |reason| crashed(request, &address, &Failure::Malformed { reason });
+        let malformed = |reason| self.crashed(request, &address, &Failure::Malformed { reason });
         let (method, service) = (&request.method, &request.service);
         let before = Before {
             kind: service.kind,
@@ -80,6 +80,29 @@ impl Entities {
             .await
             .map_err(|error| fold_status(&error))
     }
+
+    fn crashed(&self, request: &Request, address: &Address, failure: &Failure) -> Status {
+        let warnings = &self.house.crashes.warnings;
+        if let Some(left_out) = warnings.tell(&request.service.name.to_arc(), clock::now()) {
+            tracing::warn!(
+                %address, method = %request.method.path, reason = %failure,
+                request_id = &*request.request_id, left_out, "an instance for a stale read crashed"
+            );
+        }
+        match failure {
+            Failure::NoRoom { .. } => {
+                Status::unavailable("the node has no room for this call; try again later")
+            }
+            Failure::Trap { .. }
+            | Failure::Deadline { .. }
+            | Failure::Memory { .. }
+            | Failure::Malformed { .. }
+            | Failure::Refused { .. } => Status::internal(format!(
+                "the entity crashed while it handled {}; nothing was changed",
+                request.method.name
+            )),
+        }
+    }
 }
 
 fn changes(path: &str) -> Status {
@@ -87,24 +110,4 @@ fn changes(path: &str) -> Status {
         "{path} changes the entity or asks for other calls, which a stale read must not; call it without \
          stead-consistency: stale"
     ))
-}
-
-fn crashed(request: &Request, address: &Address, failure: &Failure) -> Status {
-    tracing::warn!(
-        %address, method = %request.method.path, reason = %failure,
-        request_id = &*request.request_id, "an instance for a stale read crashed"
-    );
-    match failure {
-        Failure::NoRoom { .. } => {
-            Status::unavailable("the node has no room for this call; try again later")
-        }
-        Failure::Trap { .. }
-        | Failure::Deadline { .. }
-        | Failure::Memory { .. }
-        | Failure::Malformed { .. }
-        | Failure::Refused { .. } => Status::internal(format!(
-            "the entity crashed while it handled {}; nothing was changed",
-            request.method.name
-        )),
-    }
 }

@@ -247,11 +247,14 @@ impl Running {
     }
 
     fn record(&self, hot: &Hot, report: CrashReport, request_id: &str) {
-        tracing::warn!(
-            address = %self.actor.address, what = report.what, during = report.during,
-            reason = report.reason, request_id, "entity crashed"
-        );
-        let labels = CrashLabels { service: hot.service.name.to_arc(), what: report.what };
+        let service = hot.service.name.to_arc();
+        if let Some(left_out) = self.house.crashes.warnings.tell(&service, clock::now()) {
+            tracing::warn!(
+                address = %self.actor.address, what = report.what, during = report.during,
+                reason = report.reason, request_id, left_out, "entity crashed"
+            );
+        }
+        let labels = CrashLabels { service, what: report.what };
         self.house.metrics.crashes.get_or_create(&labels).inc();
         self.house.crashes.record(&self.actor.address, report);
     }
