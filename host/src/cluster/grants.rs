@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use crate::journal::Holdings;
 use crate::words::{Epoch, Incarnation, Shard};
 
-pub struct Grants(Mutex<State>);
+pub struct GrantedEpochs(Mutex<State>);
 
 struct State {
     /// None: this node has no life in the store at the moment.
@@ -19,7 +19,7 @@ struct State {
     moving: HashSet<Shard>,
 }
 
-impl Grants {
+impl GrantedEpochs {
     pub fn new(shards: u32) -> Self {
         let granted = vec![Epoch(0); shards as usize];
         Self(Mutex::new(State { incarnation: None, granted, moving: HashSet::new() }))
@@ -86,7 +86,7 @@ mod tests {
 
     #[test]
     fn an_epoch_is_granted_once_and_only_to_the_life_that_has_it() {
-        let (grants, holdings) = (Grants::new(4), Holdings::of_member(4));
+        let (grants, holdings) = (GrantedEpochs::new(4), Holdings::of_member(4));
         let grant = |incarnation, epoch| {
             grants.grant(&holdings, Incarnation(incarnation), SHARD, Epoch(epoch))
         };

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::cluster::grants::Grants;
+use crate::cluster::grants::GrantedEpochs;
 use crate::cluster::identity::Identity;
 use crate::cluster::keeper;
 use crate::cluster::lease_thread::{self, View};
@@ -92,7 +92,7 @@ pub(super) struct Inner {
     pub liveness: watch::Receiver<Arc<HashMap<NodeId, Liveness>>>,
     pub serving: watch::Receiver<(Revision, Option<String>)>,
     pub metrics: Metrics,
-    pub grants: Grants,
+    pub grants: GrantedEpochs,
     /// The rules at work, fed by the thread of the lease.
     pub core: Mutex<Core>,
     pub view: watch::Sender<Arc<View>>,
@@ -150,7 +150,7 @@ impl Cluster {
             timing,
             place,
             about,
-            grants: Grants::new(expected),
+            grants: GrantedEpochs::new(expected),
             core: Mutex::new(Core {
                 lease: Lease::registered(registered.incarnation, sent),
                 observer: Observer::new(me),
