@@ -163,3 +163,11 @@ async fn the_hot_entities_stay_below_their_bound() {
         assert_eq!(host.cart(&format!("user-{user}")).await["kettle"], 1);
     }
 }
+
+#[tokio::test]
+async fn a_terminal_that_is_gone_stops_the_host_cleanly() {
+    let host = Host::with_guest(GUEST).await;
+    host.add("ada", "kettle", 3).await.ok();
+    let host = host.stop_by(libc::SIGHUP, SHUTDOWN).await.start().await;
+    assert_eq!(host.cart("ada").await["kettle"], 3);
+}

@@ -236,8 +236,13 @@ impl Host {
     }
 
     /// SIGTERM, and a clean end.
-    pub async fn terminate(mut self, within: Duration) -> Stopped {
-        self.signal(libc::SIGTERM);
+    pub async fn terminate(self, within: Duration) -> Stopped {
+        self.stop_by(libc::SIGTERM, within).await
+    }
+
+    /// A signal, and a clean end.
+    pub async fn stop_by(mut self, signal: i32, within: Duration) -> Stopped {
+        self.signal(signal);
         let status = self.ended(within).await;
         assert!(status.success(), "ended with {status}\n{}", self.log());
         Stopped { dir: self.dir.clone(), options: self.options.clone() }

@@ -12,6 +12,10 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 pub struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    /// The terminal is gone. Nothing is reloaded by it.
+    ///
+    /// None: whoever started the node, such as nohup, has it outlive the terminal.
+    hang_up: Option<Signal>,
 }
 
 impl Signals {
@@ -20,6 +24,10 @@ impl Signals {
         Ok(Self {
             terminate: listen(SignalKind::terminate())?,
             interrupt: listen(SignalKind::interrupt())?,
+            hang_up: match is_ignored(SignalKind::hangup()) {
+                true => None,
+                false => Some(listen(SignalKind::hangup())?),
+            },
         })
     }
 
@@ -28,9 +36,25 @@ impl Signals {
         tokio::select! {
             Some(()) = self.terminate.recv() => "SIGTERM",
             Some(()) = self.interrupt.recv() => "SIGINT",
+            Some(()) = hung_up(&mut self.hang_up) => "SIGHUP",
             else => std::future::pending().await,
         }
     }
+}
+
+async fn hung_up(signal: &mut Option<Signal>) -> Option<()> {
+    match signal {
+        Some(signal) => signal.recv().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// As the process was started. False where the system does not tell.
+fn is_ignored(signal: SignalKind) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    mask.is_some_and(|mask| mask & (1 << (signal.as_raw_value() - 1)) != 0)
 }
 
 /// Ends the process without another look at anything: what was acknowledged is on disk.
