@@ -215,6 +215,7 @@ impl Node {
         let admin = Admin {
             registry: registry.clone(),
             entities: entities.clone(),
+            actions: actions.clone(),
             consumers,
             journal,
             metrics: metrics.clone(),

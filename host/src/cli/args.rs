@@ -264,7 +264,7 @@ pub struct BuildArgs {
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "JSON: {file, digest, bytes, sdk, services: [{name, kind, journal, module_digest, module_name, snapshot_every, passivate_after_ms, memory_bytes_max, deadline_ms, methods: [{name, input, output, http: [{method, path, body}]}]}]}"
+    after_help = "JSON: {file, digest, bytes, sdk, services: [{name, kind, journal, module_digest, module_name, snapshot_every, passivate_after_ms, memory_bytes_max, deadline_ms, last_crash: {time, what, during, reason, backtrace, consecutive, retry_time}, methods: [{name, input, output, http: [{method, path, body}]}]}]}"
 )]
 pub struct CheckArgs {
     /// The component to look at.
@@ -351,7 +351,7 @@ pub struct RollbackArgs {
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "JSON: {revision, services: [{name, kind, journal, module_digest, module_name, snapshot_every, passivate_after_ms, memory_bytes_max, deadline_ms, methods: [{name, input, output, http: [{method, path, body}]}]}], broken_modules: [{digest, name, reason}]}"
+    after_help = "JSON: {revision, services: [{name, kind, journal, module_digest, module_name, snapshot_every, passivate_after_ms, memory_bytes_max, deadline_ms, last_crash: {time, what, during, reason, backtrace, consecutive, retry_time}, methods: [{name, input, output, http: [{method, path, body}]}]}], broken_modules: [{digest, name, reason}]}"
 )]
 pub struct ServicesArgs {
     /// With their methods and HTTP addresses.

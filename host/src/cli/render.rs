@@ -74,6 +74,7 @@ pub fn service(service: &api::Service) -> Value {
         "passivate_after_ms": millis(service.passivate_after.as_ref()),
         "memory_bytes_max": service.memory_bytes_max,
         "deadline_ms": millis(service.deadline.as_ref()),
+        "last_crash": service.last_crash.as_ref().map(crash),
         "methods": service.methods.iter().map(method).collect::<Value>(),
     })
 }

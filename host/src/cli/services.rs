@@ -30,6 +30,11 @@ pub async fn run(args: ServicesArgs, out: &Output) -> Result<(), Failed> {
             module.reason
         ));
     }
+    for service in &answer.services {
+        if let Some(crash) = &service.last_crash {
+            out.warn(&printable(&crashed(&service.name, crash)));
+        }
+    }
     if answer.services.is_empty() {
         out.say("nothing is live yet; deploy a module with `stead deploy FILE`");
         return Ok(());
@@ -40,6 +45,12 @@ pub async fn run(args: ServicesArgs, out: &Output) -> Result<(), Failed> {
         print(&answer.services, out);
     }
     Ok(())
+}
+
+fn crashed(service: &str, crash: &api::Crash) -> String {
+    let when = render::time(crash.time.as_ref()).unwrap_or_default();
+    let api::Crash { what, during, reason, .. } = crash;
+    format!("{service} crashed last at {when}, {what} during {during}: {reason}")
 }
 
 pub fn print(services: &[api::Service], out: &Output) {
@@ -91,6 +102,20 @@ fn within(package: &str, name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_crash_is_told_with_its_service_and_reason() {
+        let crash = api::Crash {
+            time: Some(prost_types::Timestamp { seconds: 0, nanos: 0 }),
+            what: "trap".into(),
+            during: "handle Check".into(),
+            reason: "unreachable".into(),
+            ..Default::default()
+        };
+        let told = crashed("shop.Fraud", &crash);
+        assert!(told.starts_with("shop.Fraud crashed last at 1970-01-01"), "{told}");
+        assert!(told.ends_with(", trap during handle Check: unreachable"), "{told}");
+    }
 
     #[test]
     fn methods_are_shown_with_all_their_addresses_and_local_names() {

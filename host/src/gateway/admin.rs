@@ -29,6 +29,7 @@ use prost::Message;
 use prost_reflect::{DescriptorPool, MethodDescriptor};
 use stead_proto::admin::v1 as api;
 
+use crate::action::Actions;
 use crate::consumer::Consumers;
 use crate::entity::Entities;
 use crate::gateway::backend::{Backend, CallContext};
@@ -53,6 +54,7 @@ const SERVICE: &str = "stead.admin.v1.Admin";
 pub struct Admin {
     pub registry: Registry,
     pub entities: Entities,
+    pub actions: Actions,
     pub consumers: Consumers,
     pub journal: Journal,
     pub metrics: Metrics,
@@ -109,6 +111,7 @@ impl Backend for AdminBackend {
     ) -> Result<Bytes, Status> {
         let admin = &self.admin;
         match &*endpoint.method {
+            "ListServices" => run(payload, |request| admin.list_services_of_all(request)).await,
             "ListEntities" => run(payload, |request| admin.list_entities_of_all(request)).await,
             "GetEntity" => admin.get_entity_where_it_is(payload).await,
             "Passivate" => admin.passivate_where_it_is(payload).await,

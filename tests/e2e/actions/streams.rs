@@ -59,6 +59,14 @@ async fn a_trap_mid_stream_ends_it_with_internal_after_what_was_sent() {
     let status = status.expect("a failure");
     assert_eq!(status.code(), Code::Internal, "{status}");
     assert_eq!(model.host.metric("stead_crashes_total").await, 1.0);
+    let services = model.host.stead(&["--format", "json", "services"]).await.json();
+    let crashes = services["services"].as_array().expect("services").iter();
+    let crashes: Vec<_> =
+        crashes.map(|service| &service["last_crash"]).filter(|crash| !crash.is_null()).collect();
+    assert_eq!(crashes.len(), 1, "{services}");
+    assert_eq!(crashes[0]["what"], "trap", "{services}");
+    let told = model.host.stead(&["services"]).await.stderr;
+    assert!(told.contains("ActionModel crashed last at "), "{told}");
     // The next call has another instance.
     let again = model.client.clone().process_unary(one(vec![reply("again")])).await;
     assert_eq!(again.expect("replies").into_inner().message, "again");

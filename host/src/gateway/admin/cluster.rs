@@ -151,12 +151,38 @@ impl Admin {
         Ok(done)
     }
 
+    /// The services as this node has them, each with its newest crash on any node.
+    pub(super) async fn list_services_of_all(
+        &self,
+        request: api::ListServicesRequest,
+    ) -> Result<api::ListServicesResponse, Status> {
+        let (own, others) = tokio::join!(
+            self.list_services(request),
+            self.answers_of_others("ListServices", &request)
+        );
+        let mut services = own?;
+        for (node, answer) in others {
+            let answer = answer.and_then(|answer| {
+                api::ListServicesResponse::decode(answer)
+                    .map_err(|error| Status::internal(error.to_string()))
+            });
+            match answer {
+                Ok(theirs) => newest_crashes(&mut services.services, theirs.services),
+                Err(status) => {
+                    tracing::warn!(?node, %status, "a node cannot say what crashed on it");
+                }
+            }
+        }
+        Ok(services)
+    }
+
     /// A page of all nodes' entities: hot is who is in the memory of any.
     pub(super) async fn list_entities_of_all(
         &self,
         request: api::ListEntitiesRequest,
     ) -> Result<api::ListEntitiesResponse, Status> {
         use api::list_entities_request::Temperature;
+        self.check_entity_type(&request.entity_type).await?;
         // Which are cold is known only where they would be hot.
         if self.membership.is_none() || request.temperature == i32::from(Temperature::Cold) {
             return self.list_entities(request).await;
@@ -167,6 +193,19 @@ impl Admin {
         let mut pages = others;
         pages.push(own?);
         Ok(merged(pages, limit))
+    }
+}
+
+fn newest_crashes(services: &mut [api::Service], others: Vec<api::Service>) {
+    let at = |crash: &api::Crash| crash.time.map(|time| (time.seconds, time.nanos));
+    for other in others {
+        let Some(theirs) = other.last_crash else { continue };
+        let Some(service) = services.iter_mut().find(|service| service.name == other.name) else {
+            continue;
+        };
+        if service.last_crash.as_ref().is_none_or(|ours| at(ours) < at(&theirs)) {
+            service.last_crash = Some(theirs);
+        }
     }
 }
 

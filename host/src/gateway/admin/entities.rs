@@ -1,5 +1,6 @@
 //! A look at every entity: where it is, what it went through, what it holds.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use stead_proto::admin::v1 as api;
@@ -40,6 +41,42 @@ impl Admin {
             entities: page.rows.into_iter().map(|row| summary(&live, row)).collect(),
             next_page_token: page.next.as_ref().map(page::token).unwrap_or_default(),
         })
+    }
+
+    /// NOT_FOUND for a name, unless it is empty, that is neither deployed nor has entities.
+    pub(super) async fn check_entity_type(&self, name: &str) -> Result<(), Status> {
+        let live = self.registry.live();
+        let journal = journal_of(&live, name);
+        if name.is_empty()
+            || live.services.contains_key(name)
+            || live.by_journal(&journal).is_some()
+            || self.journal.count_entities(&journal, 1).await.map_err(from_store)? > 0
+        {
+            return Ok(());
+        }
+        let shown = &name[..name.floor_char_boundary(limits::JOURNAL_NAME_BYTES_MAX)];
+        let known = self.known_journals(&live).await?;
+        Err(Status::not_found(match known.is_empty() {
+            true => format!("there is no entity type {shown:?}, nor any other yet"),
+            false => format!("there is no entity type {shown:?}; there are {}", known.join(", ")),
+        }))
+    }
+
+    /// Journals that are deployed or have entities, by name, but not more than are good to read.
+    async fn known_journals(&self, live: &Live) -> Result<Vec<String>, Status> {
+        let with_entities = live.services.values().filter(|service| service.kind.has_entities());
+        let mut known: BTreeSet<String> =
+            with_entities.map(|service| service.journal.to_string()).collect();
+        let mut filter = EntityFilter { limit: 1, ..EntityFilter::default() };
+        while known.len() < limits::ENTITY_TYPES_TOLD_MAX {
+            let page = self.journal.entities(&filter).await.map_err(from_store)?;
+            let Some(first) = page.entities.into_iter().next() else { break };
+            let journal = first.journal.to_string();
+            // The next journal: no name has this character, and none that is lower.
+            filter.after = Some(Address::new(format!("{journal}!").as_str(), ""));
+            known.insert(journal);
+        }
+        Ok(known.into_iter().take(limits::ENTITY_TYPES_TOLD_MAX).collect())
     }
 
     fn hot(&self, filter: &EntityFilter) -> Vec<HotEntity> {
@@ -221,6 +258,18 @@ fn summary(live: &Live, row: Row) -> api::EntitySummary {
     }
 }
 
+pub(super) fn crash_report(crash: CrashReport) -> api::Crash {
+    api::Crash {
+        time: Some(time::timestamp(crash.at_ms)),
+        what: crash.what.into(),
+        during: crash.during,
+        reason: crash.reason,
+        backtrace: crash.backtrace,
+        consecutive: crash.consecutive,
+        retry_time: crash.retry_at_ms.map(time::timestamp),
+    }
+}
+
 fn entity(found: Found, hot: Option<HotEntity>, crash: Option<CrashReport>) -> api::Entity {
     let hot = hot.as_ref();
     api::Entity {
@@ -233,15 +282,7 @@ fn entity(found: Found, hot: Option<HotEntity>, crash: Option<CrashReport>) -> a
         memory_bytes: hot.map_or(0, |hot| hot.memory_bytes as u64),
         idle: hot.map(|hot| time::duration(hot.idle)),
         queued: hot.map_or(0, |hot| hot.queued.try_into().unwrap_or(u32::MAX)),
-        last_crash: crash.map(|crash| api::Crash {
-            time: Some(time::timestamp(crash.at_ms)),
-            what: crash.what.into(),
-            during: crash.during,
-            reason: crash.reason,
-            backtrace: crash.backtrace,
-            consecutive: crash.consecutive,
-            retry_time: crash.retry_at_ms.map(time::timestamp),
-        }),
+        last_crash: crash.map(crash_report),
         effects: Vec::new(),
         timers: Vec::new(),
     }

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use stead_proto::admin::v1 as api;
 
+use crate::gateway::admin::entities::crash_report;
 use crate::gateway::admin::errors::{from_deploy, from_store};
 use crate::gateway::admin::{Admin, page, time};
 use crate::journal::ModuleRecord;
@@ -92,9 +93,16 @@ impl Admin {
         }
         Ok(api::ListServicesResponse {
             revision: live.revision.0,
-            services: live.services.values().map(|service| describe_service(service)).collect(),
+            services: live.services.values().map(|service| self.described(service)).collect(),
             broken_modules,
         })
+    }
+}
+
+impl Admin {
+    fn described(&self, service: &Service) -> api::Service {
+        let crash = self.actions.crash(service.name.as_str());
+        api::Service { last_crash: crash.map(crash_report), ..describe_service(service) }
     }
 }
 
@@ -181,7 +189,7 @@ fn module(digest: &Digest, known: &HashMap<Digest, ModuleRecord>) -> api::Module
     }
 }
 
-/// A service as the API tells it.
+/// A service as the API tells it, without what happened to it on a node.
 pub fn describe_service(service: &Service) -> api::Service {
     api::Service {
         name: service.name.to_string(),
@@ -194,6 +202,7 @@ pub fn describe_service(service: &Service) -> api::Service {
         passivate_after: Some(time::duration(service.passivate_after)),
         memory_bytes_max: service.limits.memory_bytes_max as u64,
         deadline: Some(time::duration(service.limits.deadline)),
+        last_crash: None,
     }
 }
 
