@@ -260,9 +260,10 @@ async fn a_consumer_that_was_removed_and_comes_back_goes_on_where_it_was() {
 
 #[tokio::test]
 async fn a_group_is_deleted_once_nothing_that_is_deployed_has_it() {
-    let host = Host::with_guest("tck-every-kind").await;
-    emit(&host, "e", &["a"]).await;
-    row_becomes(&host, "e", "a").await;
+    let model = Model::start(BESIDE_EVERY_KIND).await;
+    let host = &model.host;
+    emit(&model, "e", &["a"]).await;
+    row_becomes(host, "e", "a").await;
     let view = format!("view:{MODEL_VIEW}@1");
     let groups = [view.as_str(), "tck-model/tck"];
     let delete = async |group: &str| host.stead(&["consumers", "delete", group, "--yes"]).await;
@@ -276,7 +277,7 @@ async fn a_group_is_deleted_once_nothing_that_is_deployed_has_it() {
     let unsure = host.stead(&["consumers", "delete", &view]).await;
     assert!(unsure.stderr.contains("pass --yes if you mean it"), "{}", unsure.stderr);
     for group in groups {
-        assert_eq!(consumer(&host, group).await["service"], "");
+        assert_eq!(consumer(host, group).await["service"], "");
         let deleted =
             host.stead(&["--format", "json", "consumers", "delete", group, "--yes"]).await;
         assert_eq!(deleted.json(), json!({ "group": group }));
@@ -288,6 +289,6 @@ async fn a_group_is_deleted_once_nothing_that_is_deployed_has_it() {
     );
     // Had its row stayed, the view would have appended to it.
     host.deploy("tck-every-kind").await;
-    emit(&host, "e", &["b"]).await;
-    row_becomes(&host, "e", "ab").await;
+    emit(&model, "e", &["b"]).await;
+    row_becomes(host, "e", "ab").await;
 }
