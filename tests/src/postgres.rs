@@ -216,6 +216,8 @@ impl Server {
         let mut command = self.command("postgres");
         command.arg("-D").arg(self.data()).arg("-p").arg(self.port.to_string());
         command.args(["-h", "127.0.0.1", "-k"]).arg(&self.dir);
+        // A server that is killed leaves its memory behind: where it is deleted with the rest.
+        command.args(["-c", "dynamic_shared_memory_type=mmap"]);
         for setting in &self.settings {
             command.arg("-c").arg(setting);
         }
