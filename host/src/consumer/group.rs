@@ -4,9 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::BoxFuture;
-use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::{mpsc, watch};
+use tokio::task::{self, JoinError, JoinSet};
 
 use crate::consumer::orders::Order;
 use crate::consumer::partition::{Position, Reader, Step};
@@ -40,8 +39,9 @@ const ONLY: (Partition, Shard) = (Partition(0), Shard(0));
 #[derive(Default)]
 struct Positions {
     resting: HashMap<Partition, Position>,
-    working: FuturesUnordered<BoxFuture<'static, (Position, Next)>>,
-    at_work: HashMap<Partition, Fence>,
+    /// Tasks: they hold connections, and go on while the group waits for one.
+    working: JoinSet<(Position, Next)>,
+    at_work: HashMap<Partition, task::Id>,
 }
 
 impl Group {
@@ -60,15 +60,13 @@ impl Group {
             self.gauge(&positions);
             let wait = wait(&positions.resting);
             tokio::select! {
-                Some((position, next)) = positions.working.next() => {
-                    positions.end_step(position, next);
-                }
+                Some(ended) = positions.working.join_next() => positions.end_step(ended),
                 changed = news.changed() => if changed.is_err() { return },
                 changed = self.subscription.changed() => if changed.is_err() { return },
                 order = self.orders.recv() => {
                     let Some(order) = order else { return };
-                    while let Some((position, next)) = positions.working.next().await {
-                        positions.end_step(position, next);
+                    while let Some(ended) = positions.working.join_next().await {
+                        positions.end_step(ended);
                     }
                     self.obey(&mut positions.resting, order).await;
                 }
@@ -163,9 +161,9 @@ impl Group {
         let ready: Vec<Partition> = ready.map(|position| position.partition).take(free).collect();
         for partition in ready {
             let Some(position) = positions.resting.remove(&partition) else { continue };
-            positions.at_work.insert(partition, position.fence);
             let news = news.of(partition);
-            positions.working.push(Box::pin(work(self.reader(), position, news)));
+            let work = positions.working.spawn(work(self.reader(), position, news));
+            positions.at_work.insert(partition, work.id());
         }
     }
 
@@ -177,10 +175,19 @@ impl Group {
 }
 
 impl Positions {
-    fn end_step(&mut self, position: Position, next: Next) {
-        self.at_work.remove(&position.partition);
-        if next == Next::Rest {
-            self.resting.insert(position.partition, position);
+    fn end_step(&mut self, ended: Result<(Position, Next), JoinError>) {
+        match ended {
+            Ok((position, next)) => {
+                self.at_work.remove(&position.partition);
+                if next == Next::Rest {
+                    self.resting.insert(position.partition, position);
+                }
+            }
+            // Its partition is taken up again, from where the store says.
+            Err(error) => {
+                tracing::error!(%error, "a step of a group ended without a result");
+                self.at_work.retain(|_, task| *task != error.id());
+            }
         }
     }
 }
