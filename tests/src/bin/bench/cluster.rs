@@ -1,8 +1,9 @@
 //! What a cluster does: calls that are forwarded beside calls that are not, what an idle cluster asks of
 //! its store, and for how long carts are away when a node dies or leaves.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
@@ -128,7 +129,8 @@ async fn idle_and_drained(settings: &Settings) -> anyhow::Result<Vec<Result>> {
     drain(&nodes[0]).await?;
     tokio::time::sleep(settings.time).await;
     let closed = shop.close().await?;
-    ensure!(closed.failed == 0, "{} calls failed while a node drained", closed.failed);
+    let failed = closed.failed.len();
+    ensure!(failed == 0, "{failed} calls failed while a node drained: {:#?}", closed.reasons());
     let mut gaps = closed.gaps(from);
     gaps.sort_by(f64::total_cmp);
     pause.spread(gaps);
@@ -217,20 +219,21 @@ fn number(value: &Value) -> i64 {
 /// Customers who add one item after the other.
 struct Shop {
     is_open: Arc<AtomicBool>,
-    failed: Arc<AtomicUsize>,
+    failed: Arc<Mutex<Vec<String>>>,
     customers: Vec<tokio::task::JoinHandle<Vec<Instant>>>,
 }
 
 struct Closed {
     /// When each cart's items were acknowledged.
     times: Vec<Vec<Instant>>,
-    failed: usize,
+    /// Why calls failed.
+    failed: Vec<String>,
 }
 
 impl Shop {
     fn open(doors: Vec<Client>) -> Self {
         let is_open = Arc::new(AtomicBool::new(true));
-        let failed = Arc::new(AtomicUsize::new(0));
+        let failed: Arc<Mutex<Vec<String>>> = Arc::default();
         let doors = Arc::new(doors);
         let customers = (0..CUSTOMERS).map(|number| {
             let (is_open, failed, doors) = (is_open.clone(), failed.clone(), doors.clone());
@@ -242,8 +245,8 @@ impl Shop {
                     let door = &doors[(number + times.len()) % doors.len()];
                     match door.try_post(&path, &item).await {
                         Ok(_) => times.push(Instant::now()),
-                        Err(_) => {
-                            failed.fetch_add(1, Ordering::SeqCst);
+                        Err(reason) => {
+                            failed.lock().expect("no poison").push(format!("{reason:?}"));
                         }
                     }
                     tokio::time::sleep(BETWEEN_ITEMS).await;
@@ -260,11 +263,17 @@ impl Shop {
         for customer in self.customers {
             times.push(customer.await?);
         }
-        Ok(Closed { times, failed: self.failed.load(Ordering::SeqCst) })
+        let failed = std::mem::take(&mut *self.failed.lock().expect("no poison"));
+        Ok(Closed { times, failed })
     }
 }
 
 impl Closed {
+    /// Each once.
+    fn reasons(&self) -> BTreeSet<&String> {
+        self.failed.iter().collect()
+    }
+
     /// The longest time between two acknowledgements of each cart after `from`, in milliseconds.
     fn gaps(&self, from: Instant) -> Vec<f64> {
         let longest = |times: &Vec<Instant>| {
