@@ -28,6 +28,8 @@ mod forwards;
 
 mod traps;
 
+mod views;
+
 mod lifecycle;
 
 mod admin;

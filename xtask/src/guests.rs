@@ -11,7 +11,7 @@ use crate::{cargo, steps, tools};
 
 const EXAMPLES: &str = "examples";
 const MISBEHAVING: &str = "tests/guests/misbehaving";
-/// Built once more with functions of every kind.
+/// Built once more with functions of every kind, and with another version of its view.
 const TCK: &str = "examples/tck-model";
 /// Built once more for WASI, as guests of other languages are.
 const WASIP2: &str = "shopping-cart";
@@ -43,7 +43,9 @@ pub fn build_all(stead: &Path) -> anyhow::Result<()> {
             build(stead, &example, &name, None)?;
         }
     }
-    build(stead, &tools::root().join(TCK), "tck-every-kind", Some("every-kind"))?;
+    for name in ["every-kind", "next-view"] {
+        build(stead, &tools::root().join(TCK), &format!("tck-{name}"), Some(name))?;
+    }
     build_wasip2(OUTGOING, OUTGOING)?;
     build_wasip2(WASIP2, &format!("{WASIP2}-wasip2"))?;
     let source = tools::root().join(MISBEHAVING);

@@ -41,5 +41,5 @@ stead_sdk::export! {
     action Passing: Relay;
     workflow Steps: FlowModel, journal = "tck-flow";
     action Consumer: EventConsumer;
-    view Rows: ModelViewRows, source = "tck-model";
+    view Rows: ModelViewRows, source = "tck-model", version = reader::VERSION;
 }

@@ -26,6 +26,12 @@ impl EventConsumer for Consumer {
     }
 }
 
+/// Of the view. With the feature `next-view`, a row lists what it is made of the other way around, and takes
+/// its time over each event.
+pub const VERSION: u32 = if cfg!(feature = "next-view") { 2 } else { 1 };
+/// Rounds of nothing.
+const DAWDLE: u32 = 100_000;
+
 /// A row for each entity.
 pub struct Rows;
 
@@ -39,7 +45,13 @@ impl View for Rows {
             panic!("as told");
         }
         let row = row.unwrap_or_default();
-        let text = format!("{}{value}", row.text);
+        let text = match VERSION {
+            1 => format!("{}{value}", row.text),
+            _ => {
+                (0..DAWDLE).for_each(|round| _ = std::hint::black_box(round));
+                format!("{value}{}", row.text)
+            }
+        };
         Change::Update(ModelRow { id: id.to_owned(), text, events: row.events + 1 })
     }
 }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Weak};
 use crate::consumer::group::by_partition;
 use crate::consumer::subscription::view_group;
 use crate::consumer::{Inner, behind};
-use crate::journal::{Journal, StoreError};
+use crate::journal::{GroupPosition, Journal, StoreError};
 use crate::words::clock::{self, Instant};
 use crate::words::limits;
 
@@ -15,6 +15,8 @@ pub struct Rebuild {
     inner: Weak<Inner>,
     /// Groups that had caught up once: they stay in service if they fall behind later.
     caught_up: HashSet<String>,
+    /// Of groups that are being made: where the journals ended at the look before.
+    ends: HashMap<String, Vec<GroupPosition>>,
     /// Since when the rows of a group are superseded.
     superseded: HashMap<String, Instant>,
 }
@@ -22,7 +24,7 @@ pub struct Rebuild {
 impl Rebuild {
     pub fn new(inner: &Arc<Inner>) -> Self {
         let inner = Arc::downgrade(inner);
-        Self { inner, caught_up: HashSet::new(), superseded: HashMap::new() }
+        Self { inner, caught_up: HashSet::new(), ends: HashMap::new(), superseded: HashMap::new() }
     }
 
     pub async fn run(mut self) {
@@ -86,11 +88,16 @@ impl Rebuild {
         if self.caught_up.contains(group) {
             return Ok(true);
         }
+        let positions = by_partition(journal.group_positions(group).await?);
         let ends = journal.feed_ends().await?;
-        let behind = behind(&ends, &by_partition(journal.group_positions(group).await?));
+        // While events keep coming, no look would find it at the very end.
+        let before = self.ends.get(group).unwrap_or(&ends);
+        let behind = behind(before, &positions);
+        self.ends.insert(group.to_owned(), ends);
         if behind == 0 {
             tracing::info!(group, "a view has been made anew and is served from now on");
             self.caught_up.insert(group.to_owned());
+            self.ends.remove(group);
         } else {
             tracing::info!(group, behind, "a view is being made anew");
         }
