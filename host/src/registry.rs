@@ -21,4 +21,5 @@ pub use key::{KeyError, KeyReader};
 pub use live::{Kind, Live, Method, Module, Service};
 pub use plan::{Action, Change, Plan, TypeName};
 pub use shape::Shape;
+pub use validate::is_journal_name;
 pub use view::{Asked, List, View, ViewMethod};

@@ -28,6 +28,8 @@ mod forwards;
 
 mod traps;
 
+mod feed;
+
 mod views;
 
 mod lifecycle;

@@ -65,13 +65,25 @@ impl FeedStart {
             "beginning" => Ok(Self::Beginning),
             token => {
                 let bytes = URL_SAFE_NO_PAD.decode(token).ok();
-                let token = bytes.and_then(|bytes| Token::decode(bytes.as_slice()).ok());
-                let token = token.ok_or(
+                // Many a text happens to be base64 of some message.
+                let read = |bytes: Vec<u8>| {
+                    let token = Token::decode(bytes.as_slice()).ok()?;
+                    (token.encode_to_vec() == bytes && !token.offsets.is_empty()).then_some(token)
+                };
+                let token = bytes.and_then(read).ok_or(
                     "from must be `beginning`, `now`, or the position of an event that was read before",
                 )?;
                 let offsets = token.offsets.into_iter().take(limits::SHARDS_MAX);
                 Ok(Self::Position((0..).map(Partition).zip(offsets).collect()))
             }
+        }
+    }
+
+    /// Whether a reading of a feed with so many partitions can begin there.
+    pub fn is_of(&self, partitions: u32) -> bool {
+        match self {
+            Self::Beginning | Self::Now => true,
+            Self::Position(positions) => positions.len() == partitions as usize,
         }
     }
 }
@@ -202,6 +214,11 @@ mod tests {
     #[test]
     fn what_is_no_position_is_refused() {
         assert_eq!(FeedStart::parse(""), Ok(FeedStart::Now));
-        assert!(FeedStart::parse("yesterday!").expect_err("refused").contains("beginning"));
+        for text in ["yesterday!", "tomorrow", "aaaa", "begin"] {
+            assert!(FeedStart::parse(text).expect_err("refused").contains("beginning"), "{text}");
+        }
+        let two = URL_SAFE_NO_PAD.encode(Token { offsets: vec![1, 2] }.encode_to_vec());
+        let two = FeedStart::parse(&two).expect("a position");
+        assert!(two.is_of(2) && !two.is_of(1));
     }
 }

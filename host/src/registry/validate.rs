@@ -251,7 +251,7 @@ fn kind(entity_type: &EntityType, interfaces: Interfaces, faults: &mut Faults) -
     Some(kind)
 }
 
-fn is_journal_name(name: &str) -> bool {
+pub fn is_journal_name(name: &str) -> bool {
     let may_be = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
     (1..=JOURNAL_NAME_BYTES_MAX).contains(&name.len()) && name.bytes().all(may_be)
 }

@@ -20,6 +20,7 @@ use crate::gateway::admin::{Admin, entities, json, refusal};
 use crate::gateway::body::Body;
 use crate::gateway::query;
 use crate::journal::StoredEvent;
+use crate::registry::is_journal_name;
 use crate::words::{Status, limits};
 
 pub const PATH: &str = "/v1/feed";
@@ -46,11 +47,12 @@ impl Feeds {
 
     async fn open(&self, request: api::WatchEventsRequest) -> Result<Reading, Status> {
         let start = FeedStart::parse(&request.from).map_err(Status::invalid_argument)?;
-        let filter = FeedFilter {
-            log: (!request.event_log.is_empty())
-                .then(|| self.admin.journal_named(&request.event_log)),
-            id: (!request.entity_id.is_empty()).then(|| request.entity_id.as_str().into()),
-        };
+        if !start.is_of(self.admin.journal.partitions()) {
+            return Err(Status::invalid_argument(
+                "from is a position in the feed of another store; begin with `beginning` or `now`",
+            ));
+        }
+        let filter = self.filter(&request)?;
         let Ok(place) = self.places.clone().try_acquire_owned() else {
             return Err(Status::resource_exhausted(format!(
                 "{} readers have the feed open already; try again when one is done",
@@ -59,6 +61,27 @@ impl Feeds {
         };
         let feed = Feed::open(self.admin.journal.clone(), filter, start).await;
         Ok(Reading { feed: feed.map_err(from_store)?, admin: self.admin.clone(), _place: place })
+    }
+
+    fn filter(&self, request: &api::WatchEventsRequest) -> Result<FeedFilter, Status> {
+        let refused = |field: &str, value: &str, reason: &str| {
+            let shown: String = value.chars().take(100).collect();
+            Err(Status::invalid_argument(format!("{field} is {shown:?}; {reason}")))
+        };
+        let log = match request.event_log.as_str() {
+            "" => None,
+            name => Some(self.admin.journal_named(name)),
+        };
+        if log.as_ref().is_some_and(|log| !is_journal_name(log.as_str())) {
+            let reason = "it must be the name of a service or of a journal";
+            return refused("event_log", &request.event_log, reason);
+        }
+        if request.entity_id.len() > limits::ENTITY_ID_BYTES_MAX {
+            let reason = format!("an id has at most {} bytes", limits::ENTITY_ID_BYTES_MAX);
+            return refused("entity_id", &request.entity_id, &reason);
+        }
+        let id = (!request.entity_id.is_empty()).then(|| request.entity_id.as_str().into());
+        Ok(FeedFilter { log, id })
     }
 
     /// Server-sent events: the type of the event as `event`, its JSON as `data`, its position as `id`.
