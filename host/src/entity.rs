@@ -36,7 +36,7 @@ use bytes::Bytes;
 use crate::journal::{Fence, TimerRow};
 use crate::registry::{Method, Service};
 use crate::words::clock::Instant;
-use crate::words::{EntityId, JournalName, Seq, Status, Trail};
+use crate::words::{EntityId, JournalName, Seq, Status, Trail, limits};
 
 pub use calls::{Called, Caller, OutCall};
 pub use crash::CrashReport;
@@ -140,11 +140,27 @@ impl CallError {
 #[derive(Clone, Debug)]
 pub struct EntitiesConfig {
     pub hot_entities_max: usize,
-    /// Over all hot entities: [`crate::words::limits::HOT_ENTITY_BYTES`] each, plus what their
+    /// Over all hot entities: [`limits::HOT_ENTITY_BYTES`] each, plus what their
     /// linear memories have grown by since they were instantiated.
     pub hot_bytes_max: usize,
     /// After so many failed tries an effect is parked.
     pub effect_tries_max: u32,
+    /// Effects in memory. Others stay in the store until there is room.
+    pub effects_in_memory_max: usize,
+    /// Timers in memory, of those that are due soon. Others stay in the store until there is room.
+    pub timers_in_memory_max: usize,
+}
+
+impl Default for EntitiesConfig {
+    fn default() -> Self {
+        Self {
+            hot_entities_max: limits::HOT_ENTITIES_DEFAULT,
+            hot_bytes_max: limits::HOT_BYTES_MIN,
+            effect_tries_max: limits::EFFECT_TRIES_DEFAULT,
+            effects_in_memory_max: limits::EFFECTS_IN_MEMORY_MAX,
+            timers_in_memory_max: limits::TIMERS_IN_MEMORY_MAX,
+        }
+    }
 }
 
 /// An entity in memory, as operators see it.

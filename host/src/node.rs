@@ -189,6 +189,7 @@ impl Node {
                 hot_entities_max: config.hot_entities_max,
                 hot_bytes_max: config.hot_bytes_max,
                 effect_tries_max: config.effect_tries_max,
+                ..EntitiesConfig::default()
             },
         );
         let store_name = ground.as_ref().map(|ground| ground.store.clone()).unwrap_or_default();

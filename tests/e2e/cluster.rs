@@ -2,14 +2,17 @@
 
 mod broken;
 mod calls;
+mod certificates;
 mod deploy;
 mod drain;
 mod entities;
+mod functions;
 mod identity;
 mod outsider;
 mod settings;
 mod status;
 mod stop;
+mod versions;
 
 use std::time::{Duration, Instant};
 

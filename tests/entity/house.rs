@@ -60,13 +60,36 @@ impl House {
     }
 
     async fn over(store: MemoryStore, hot_entities_max: usize, holdings: Holdings) -> Self {
+        Self::bounded(store, hot_entities_max, holdings, EntitiesConfig::default()).await
+    }
+
+    /// With so little room in memory for what waits.
+    pub async fn with_room_for(effects: usize, timers: usize, store: &MemoryStore) -> Self {
+        let bounds = EntitiesConfig {
+            effects_in_memory_max: effects,
+            timers_in_memory_max: timers,
+            ..EntitiesConfig::default()
+        };
+        Self::bounded(store.clone(), 1_000, Holdings::alone(), bounds).await
+    }
+
+    async fn bounded(
+        store: MemoryStore,
+        hot_entities_max: usize,
+        holdings: Holdings,
+        bounds: EntitiesConfig,
+    ) -> Self {
         let metrics = Metrics::default();
         let journal = Journal::start(AnyStore::Memory(store.clone()), holdings, metrics.clone());
         let config = EngineConfig { instances_max: 1_000, ..EngineConfig::default() };
         let engine = Engine::new(config).expect("an engine");
         let registry = Registry::open(engine, journal.clone()).await.expect("a registry");
-        let config =
-            EntitiesConfig { hot_entities_max, hot_bytes_max: 1 << 30, effect_tries_max: 3 };
+        let config = EntitiesConfig {
+            hot_entities_max,
+            hot_bytes_max: 1 << 30,
+            effect_tries_max: 3,
+            ..bounds
+        };
         let entities = Entities::new(registry.clone(), journal.clone(), metrics.clone(), config);
         Self { store, journal, registry, entities, metrics }
     }

@@ -1,6 +1,7 @@
 //! The entity floor with real components over a store in memory, whose commits can be held or made to
 //! fail: what must hold at moments that a test from outside cannot catch.
 
+mod bounds;
 mod deployment;
 mod effects;
 mod forwards;

@@ -85,8 +85,7 @@ impl Member {
         let journal = Journal::start(store, holdings.clone(), metrics.clone());
         let engine = Engine::new(EngineConfig::default()).unwrap();
         let registry = Registry::open(engine, journal.clone()).await.unwrap();
-        let config =
-            EntitiesConfig { hot_entities_max: 100, hot_bytes_max: 1 << 30, effect_tries_max: 20 };
+        let config = EntitiesConfig { hot_entities_max: 100, ..EntitiesConfig::default() };
         let entities = Entities::new(registry, journal, metrics.clone(), config);
         let (suspicions, suspected) = mpsc::channel(8);
         let (serving, served) = watch::channel((Revision(0), None));

@@ -70,8 +70,8 @@ impl Entities {
     ) -> Self {
         let holdings = journal.holdings().clone();
         let house = Arc::new(House {
-            outbox: Outbox::new(config.effect_tries_max, metrics.clone()),
-            timers: Timers::new(metrics.clone()),
+            outbox: Outbox::new(&config, metrics.clone()),
+            timers: Timers::new(config.timers_in_memory_max, metrics.clone()),
             caller: OnceLock::new(),
             effect_ids: AtomicU64::new(clock::unix_ms().saturating_mul(1_000_000)),
             residents: Residents::new(config, metrics.clone()),

@@ -22,6 +22,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore, oneshot};
 
+use crate::entity::EntitiesConfig;
 use crate::entity::house::House;
 use crate::entity::outbox::load::Loading;
 use crate::journal::{Commit, EffectId, Fence, NewEffect, OutboxRow, StoredCall};
@@ -39,6 +40,8 @@ pub(super) struct Outbox {
     services: Mutex<HashMap<String, Arc<Semaphore>>>,
     stopped: AtomicBool,
     tries_max: u32,
+    /// Effects in memory.
+    most: usize,
     metrics: Metrics,
 }
 
@@ -134,7 +137,7 @@ impl PartialEq for Retry {
 impl Eq for Retry {}
 
 impl Outbox {
-    pub(super) fn new(tries_max: u32, metrics: Metrics) -> Self {
+    pub(super) fn new(config: &EntitiesConfig, metrics: Metrics) -> Self {
         Self {
             state: Mutex::default(),
             done: Mutex::default(),
@@ -142,7 +145,8 @@ impl Outbox {
             at_once: Semaphore::new(limits::EFFECTS_AT_ONCE_MAX),
             services: Mutex::default(),
             stopped: AtomicBool::new(false),
-            tries_max: tries_max.max(1),
+            tries_max: config.effect_tries_max.max(1),
+            most: config.effects_in_memory_max.max(1),
             metrics,
         }
     }
@@ -190,9 +194,8 @@ impl Outbox {
 }
 
 impl State {
-    fn has_room(&self) -> bool {
-        self.known.len() < limits::EFFECTS_IN_MEMORY_MAX
-            && self.bytes < limits::EFFECT_BYTES_IN_MEMORY_MAX
+    fn has_room(&self, most: usize) -> bool {
+        self.known.len() < most && self.bytes < limits::EFFECT_BYTES_IN_MEMORY_MAX
     }
 
     /// Has a shard read again, if it is still served. Returns what is in memory of it and not begun.
@@ -259,7 +262,7 @@ pub(super) fn take(
         return awaited;
     }
     let mut state = outbox.state.lock();
-    let has_room = state.has_room();
+    let has_room = state.has_room(outbox.most);
     let taken = state.shards.entry(fence.shard).or_insert_with(|| Taken::new(fence.epoch));
     // Whoever has commands waiting is bounded by the commands in hand.
     if !has_room && awaited.is_empty() {

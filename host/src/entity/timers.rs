@@ -31,6 +31,7 @@ pub(super) struct Timers {
     /// Something is due earlier than was known.
     earlier: Arc<Notify>,
     running: Arc<Semaphore>,
+    most: usize,
     metrics: Metrics,
 }
 
@@ -63,11 +64,12 @@ impl PartialOrd for Entry {
 }
 
 impl Timers {
-    pub(super) fn new(metrics: Metrics) -> Self {
+    pub(super) fn new(most: usize, metrics: Metrics) -> Self {
         Self {
             state: Mutex::default(),
             earlier: Arc::default(),
             running: Arc::new(Semaphore::new(limits::TIMERS_AT_ONCE_MAX)),
+            most: most.max(1),
             metrics,
         }
     }
@@ -98,7 +100,7 @@ impl Timers {
 
     fn push(&self, entry: Entry) {
         let mut state = self.state.lock();
-        if state.heap.len() >= limits::TIMERS_PENDING_MAX {
+        if state.heap.len() >= self.most {
             state.overflowed = true;
             return;
         }
@@ -140,7 +142,7 @@ impl Timers {
     /// Whether there is room again for timers that had none.
     fn has_room_again(&self) -> bool {
         let state = self.state.lock();
-        state.overflowed && state.heap.len() < limits::TIMERS_PENDING_MAX / 2
+        state.overflowed && state.heap.len() < self.most.div_ceil(2)
     }
 }
 
@@ -258,8 +260,8 @@ impl Timers {
     async fn scan(&self, house: &House, shards: &[Shard]) -> Result<(), StoreError> {
         self.state.lock().overflowed = false;
         let until = clock::unix_ms() + limits::TIMERS_AHEAD.as_millis() as u64;
-        let timers = house.journal.timers(shards, until, limits::TIMERS_PENDING_MAX).await?;
-        let overflowed = timers.len() >= limits::TIMERS_PENDING_MAX;
+        let timers = house.journal.timers(shards, until, self.most).await?;
+        let overflowed = timers.len() >= self.most;
         for timer in timers {
             self.push(Entry { at_ms: timer.due_ms, failures: 0, timer });
         }

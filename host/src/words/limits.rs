@@ -219,7 +219,7 @@ pub const TIMER_DUE_MS_MAX: u64 = 100_000_000_000_000;
 /// Timers that are due within this are kept in memory, up to a number.
 pub const TIMERS_AHEAD: Duration = Duration::from_secs(60);
 pub const TIMERS_SCAN_EVERY: Duration = Duration::from_secs(30);
-pub const TIMERS_PENDING_MAX: usize = 100_000;
+pub const TIMERS_IN_MEMORY_MAX: usize = 100_000;
 pub const TIMERS_AT_ONCE_MAX: usize = 512;
 /// What a timer's command may take, its wait in the mailbox included.
 pub const TIMER_DEADLINE: Duration = Duration::from_secs(30);

@@ -86,8 +86,8 @@ fn look(house: &House) {
 /// Shards to read a page of, all from the same place on; none if there is nothing to read, or no room.
 fn next(house: &House) -> Option<(Vec<Shard>, Option<EffectId>)> {
     let state = house.outbox.state.lock();
-    let room = limits::EFFECTS_IN_MEMORY_MAX - limits::EFFECTS_LOADED_AT_ONCE_MAX;
-    if !state.has_room() || state.known.len() > room {
+    let most = house.outbox.most;
+    if !state.has_room(most) || state.known.len() + page(most) > most {
         return None;
     }
     let loading = || {
@@ -99,6 +99,11 @@ fn next(house: &House) -> Option<(Vec<Shard>, Option<EffectId>)> {
     Some((shards.collect(), after))
 }
 
+/// How many effects are read at once.
+fn page(most: usize) -> usize {
+    limits::EFFECTS_LOADED_AT_ONCE_MAX.min(most)
+}
+
 /// Reads a page.
 async fn load(
     house: &Arc<House>,
@@ -106,8 +111,8 @@ async fn load(
     after: Option<EffectId>,
 ) -> Result<(), StoreError> {
     house.outbox.state.lock().left = Some(Default::default());
-    let page = house.journal.outbox(shards, after, limits::EFFECTS_LOADED_AT_ONCE_MAX).await;
-    let rows = match page {
+    let read = house.journal.outbox(shards, after, page(house.outbox.most)).await;
+    let rows = match read {
         Ok(rows) => rows,
         Err(error) => {
             house.outbox.state.lock().left = None;

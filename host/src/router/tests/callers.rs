@@ -52,8 +52,7 @@ async fn call(handle: &str) -> (Result<Bytes, Status>, Metrics) {
         allow: Vec::new(),
     };
     registry.deploy(request).await.unwrap();
-    let config =
-        EntitiesConfig { hot_entities_max: 100, hot_bytes_max: 1 << 30, effect_tries_max: 1 };
+    let config = EntitiesConfig { effect_tries_max: 1, ..EntitiesConfig::default() };
     let entities = Entities::new(registry.clone(), journal.clone(), metrics.clone(), config);
     let actions = Actions::new(registry.clone(), metrics.clone());
     let router = Router::local(entities);

@@ -126,8 +126,7 @@ impl Cluster {
         if registry.live().services.is_empty() {
             deploy(&registry, "").await;
         }
-        let config =
-            EntitiesConfig { hot_entities_max: 100, hot_bytes_max: 1 << 30, effect_tries_max: 20 };
+        let config = EntitiesConfig { hot_entities_max: 100, ..EntitiesConfig::default() };
         let entities = Entities::new(registry.clone(), journal.clone(), metrics.clone(), config);
         let routes = RouteTable::new(id, SHARDS);
         let peers = Peers::new(id, identity, metrics.clone());
