@@ -4,10 +4,16 @@ use std::path::PathBuf;
 const SETS: &[(&str, &[&str])] = &[
     ("cart.binpb", &["shoppingcart/shoppingcart.proto"]),
     ("tck.binpb", &["stead/tck/v1/action.proto"]),
+    ("fraud.binpb", &["fraud/fraud.proto"]),
 ];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let includes = ["../examples/shopping-cart/proto", "../examples/tck-model/proto", "../proto"];
+    let includes = [
+        "../examples/shopping-cart/proto",
+        "../examples/tck-model/proto",
+        "../examples/fraud-check/proto",
+        "../proto",
+    ];
     for include in includes {
         println!("cargo::rerun-if-changed={include}");
     }

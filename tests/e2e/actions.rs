@@ -2,6 +2,7 @@
 //! method with each answer and each way to have effects, against the model action. And what happens to
 //! streams when one side is slow, or goes away.
 
+mod fraud;
 mod http;
 mod model;
 mod outside;

@@ -23,6 +23,8 @@ pub mod eventually;
 
 pub mod model;
 
+pub mod certificates;
+
 pub mod rng;
 
 pub mod functions;
@@ -48,6 +50,9 @@ pub mod tck {
 
 /// The `FileDescriptorSet` of the model action.
 pub const TCK_DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/tck.binpb"));
+
+/// The `FileDescriptorSet` of the fraud check.
+pub const FRAUD_DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/fraud.binpb"));
 
 /// The `FileDescriptorSet` of the cart's public API, for clients that want one.
 pub const CART_DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/cart.binpb"));

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::{Value, json};
+use stead_tests::certificates::Certificates;
 use stead_tests::{Answer, Host, files};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -123,4 +124,61 @@ async fn grants_belong_to_revisions_and_survive_a_restart() {
     host.stead(&["rollback", "1"]).await.ok();
     assert_eq!(fetched(&host, &first.origin).await["body"], HELLO);
     fetch(&host, &second.origin).await.refused(503, "unavailable");
+}
+
+/// An origin with a certificate of an authority that this host does not know. Counts who came, and who got in.
+struct Sealed {
+    port: u16,
+    came: Arc<AtomicUsize>,
+    got_in: Arc<AtomicUsize>,
+}
+
+impl Sealed {
+    async fn start(certificates: &Certificates) -> Self {
+        use rustls::pki_types::pem::PemObject;
+        use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+        let chain =
+            vec![CertificateDer::from_pem_file(certificates.file("node.pem")).expect("PEM")];
+        let key = PrivateKeyDer::from_pem_file(certificates.file("node.key")).expect("PEM");
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_no_client_auth()
+            .with_single_cert(chain, key)
+            .expect("a certificate");
+        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let port = listener.local_addr().expect("an address").port();
+        let (came, got_in) = (Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
+        let counted = (came.clone(), got_in.clone());
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                counted.0.fetch_add(1, Ordering::SeqCst);
+                if let Ok(mut stream) = acceptor.accept(stream).await {
+                    counted.1.fetch_add(1, Ordering::SeqCst);
+                    let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
+                }
+            }
+        });
+        Self { port, came, got_in }
+    }
+}
+
+#[tokio::test]
+async fn an_origin_whose_authority_is_not_public_is_not_spoken_to() {
+    let host = Host::start().await;
+    let sealed = Sealed::start(&Certificates::new()).await;
+    for (number, name) in ["localhost", "127.0.0.1"].into_iter().enumerate() {
+        let origin = format!("https://{name}:{}", sealed.port);
+        deploy(&host, &[&origin]).await.ok();
+        let sentence = fetch(&host, &format!("{origin}/x")).await.refused(503, "unavailable");
+        assert!(sentence.contains("Tls"), "{sentence}");
+        assert_eq!(sealed.came.load(Ordering::SeqCst), number + 1);
+    }
+    assert_eq!(sealed.got_in.load(Ordering::SeqCst), 0);
+    // The function goes on, and so does the host.
+    let outside = Outside::start().await;
+    deploy(&host, &[&outside.origin]).await.ok();
+    assert_eq!(fetched(&host, &outside.origin).await["body"], HELLO);
 }

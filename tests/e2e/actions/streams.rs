@@ -98,6 +98,26 @@ async fn a_deadline_ends_a_stream_on_which_nothing_happens() {
 }
 
 #[tokio::test]
+async fn a_deadline_ends_a_stream_that_the_client_does_not_read() {
+    let model = Model::start().await;
+    let text = "x".repeat(64 * KIB);
+    let groups = (0..56).map(|_| group(vec![reply(&text)])).collect();
+    let mut request = tonic::Request::new(ActionRequest { groups });
+    request.metadata_mut().insert("grpc-timeout", "700m".parse().expect("a value"));
+    let replies = narrow(&model).await.process_streamed_out(request).await;
+    let replies = replies.expect("opens").into_inner();
+    model.until("stead_streams", |open| open == 1.0).await;
+    model.until("stead_streams", |open| open == 0.0).await;
+    let (replies, status) = collect(replies).await;
+    assert!(!replies.is_empty() && replies.len() < 56, "{} replies", replies.len());
+    let status = status.expect("a failure");
+    assert!(matches!(status.code(), Code::DeadlineExceeded | Code::Cancelled), "{status}");
+    // The next call has what it needs.
+    let again = model.client.clone().process_unary(one(vec![reply("again")])).await;
+    assert_eq!(again.expect("replies").into_inner().message, "again");
+}
+
+#[tokio::test]
 async fn a_stopping_host_ends_streams_with_unavailable() {
     let mut model = Model::start().await;
     let (requests, receiver) = mpsc::channel(1);
@@ -195,15 +215,19 @@ async fn a_client_that_floods_is_held_back_by_a_slow_guest() {
 async fn flood(model: &Model, messages: usize) -> Streaming<ActionResponse> {
     let text = "x".repeat(64 * KIB);
     let groups = (0..messages).map(|_| group(vec![reply(&text)])).collect();
+    let response = narrow(model).await.process_streamed_out(ActionRequest { groups }).await;
+    response.expect("opens").into_inner()
+}
+
+/// A client that has room for 64 KiB.
+async fn narrow(model: &Model) -> ActionModelClient<Channel> {
     let channel = Channel::from_shared(model.host.services.base().to_owned())
         .expect("an address")
         .initial_stream_window_size(64 * KIB as u32)
         .connect()
         .await
         .expect("connects");
-    let response =
-        ActionModelClient::new(channel).process_streamed_out(ActionRequest { groups }).await;
-    response.expect("opens").into_inner()
+    ActionModelClient::new(channel)
 }
 
 #[tokio::test]
