@@ -99,8 +99,9 @@ impl Admin {
     ) -> Vec<(NodeId, Result<Bytes, Status>)> {
         let Some(membership) = self.membership.as_deref() else { return Vec::new() };
         let routes = membership.cluster.routes();
-        let members = membership.cluster.status().members;
-        let others = members.into_iter().map(|member| member.node);
+        // Those that are dead or gone have nothing to answer for.
+        let members = membership.cluster.status().members.into_iter();
+        let others = members.filter(|member| member.state.is_member()).map(|member| member.node);
         let others = others.filter(|node| *node != routes.me());
         let payload = Bytes::from(request.encode_to_vec());
         let ask = |node: NodeId| {
