@@ -2,7 +2,6 @@
 
 mod broken;
 mod calls;
-mod certificates;
 mod deploy;
 mod drain;
 mod entities;
@@ -12,7 +11,6 @@ mod outsider;
 mod settings;
 mod status;
 mod stop;
-mod versions;
 
 use std::time::{Duration, Instant};
 
