@@ -122,11 +122,19 @@ async fn set_up(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
 /// Connects, brings the schema up to date, and reads what the cluster is; creates it if there is none.
 pub async fn prepare(url: &Secret, shards_if_new: u32) -> Result<ClusterRecord, OpenError> {
     let place = Place::parse(url)?;
+    patiently(&place, async || prepare_once(&place, shards_if_new).await).await
+}
+
+/// Tries again for some time while the database may only be starting or busy.
+async fn patiently<T>(
+    place: &Place,
+    step: impl AsyncFn() -> Result<T, Failure>,
+) -> Result<T, OpenError> {
     let start = clock::now();
     let mut attempt = 0;
     loop {
-        let error = match timeout(STORE_OPEN_MAX, prepare_once(&place, shards_if_new)).await {
-            Ok(Ok(record)) => return Ok(record),
+        let error = match timeout(STORE_OPEN_MAX, step()).await {
+            Ok(Ok(done)) => return Ok(done),
             Ok(Err(Failure::Refused(error))) => return Err(error),
             Ok(Err(Failure::Sql(error))) => error,
             Err(_) => sqlx::Error::Io(std::io::ErrorKind::TimedOut.into()),
@@ -148,7 +156,7 @@ pub async fn admit(
     previous: Option<&[u8; 32]>,
 ) -> Result<(), OpenError> {
     let place = Place::parse(url)?;
-    let admitted = timeout(STORE_OPEN_MAX, async {
+    let is_admitted = patiently(&place, async || {
         let mut connection = place.connect().await?;
         let known = sqlx::query(
             "UPDATE cluster SET key_check = $1 \
@@ -162,13 +170,9 @@ pub async fn admit(
         let _ = timeout(Duration::from_millis(100), connection.close()).await;
         Ok(known.rows_affected() > 0)
     });
-    let admitted = admitted
-        .await
-        .unwrap_or_else(|_| Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())));
-    match admitted {
-        Ok(true) => Ok(()),
-        Ok(false) => Err(OpenError::ClusterKey { store: place.name }),
-        Err(error) => Err(place.failed(error)),
+    match is_admitted.await? {
+        true => Ok(()),
+        false => Err(OpenError::ClusterKey { store: place.name }),
     }
 }
 
