@@ -3,7 +3,7 @@
 //! | path     | request                                  | answers                        |
 //! |----------|------------------------------------------|--------------------------------|
 //! | `/call`  | [`CallHead`], then the command's payload | the reply; refused; not mine   |
-//! | `/calls` | many of them, see [`super::pipe`]        | as many answers                |
+//! | `/calls` | many of them, framed by `router::pipe`   | as many answers                |
 //! | `/admin` | [`AdminHead`], then the request          | the reply; refused             |
 //! | `/take`  | [`Take`]                                 | [`Taken`]                      |
 //! | `/hello` | [`Hello`]                                | [`Hello`]                      |

@@ -3,12 +3,13 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -53,14 +54,13 @@ pub struct Relay {
 impl Relay {
     /// Listens on `address`, whose port may be 0.
     pub async fn start(address: SocketAddr, target: SocketAddr) -> Self {
-        let listener = TcpListener::bind(address).await.expect("the relay can listen");
+        let (listener, socket) = runtime().spawn(listen(address)).await.expect("no panic");
         let address = listener.local_addr().expect("an address");
-        let socket = UdpSocket::bind(address).await.expect("the relay's port is free for UDP too");
         let state = watch::Sender::new(State::default());
         let target = Arc::new(Mutex::new(target));
         let mut tasks = JoinSet::new();
-        tasks.spawn(accept(listener, target.clone(), state.subscribe()));
-        tasks.spawn(datagrams(socket, target.clone(), state.subscribe()));
+        tasks.spawn_on(accept(listener, target.clone(), state.subscribe()), runtime().handle());
+        tasks.spawn_on(datagrams(socket, target.clone(), state.subscribe()), runtime().handle());
         Self { address, state, target, _tasks: tasks }
     }
 
@@ -91,6 +91,22 @@ impl Relay {
         *self.target.lock().expect("no panic") = target;
         self.cut();
     }
+}
+
+/// A thread of its own: a test that waits for a process would hold up what goes between others.
+fn runtime() -> &'static Runtime {
+    static RUNTIME: OnceLock<Runtime> = OnceLock::new();
+    RUNTIME.get_or_init(|| {
+        let mut builder = tokio::runtime::Builder::new_multi_thread();
+        builder.worker_threads(1).thread_name("relays").enable_all().build().expect("a runtime")
+    })
+}
+
+async fn listen(address: SocketAddr) -> (TcpListener, UdpSocket) {
+    let listener = TcpListener::bind(address).await.expect("the relay can listen");
+    let address = listener.local_addr().expect("an address");
+    let socket = UdpSocket::bind(address).await.expect("the relay's port is free for UDP too");
+    (listener, socket)
 }
 
 async fn accept(
