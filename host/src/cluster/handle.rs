@@ -23,7 +23,7 @@ use crate::journal::{Holdings, OpenError, StoreError};
 use crate::words::clock::{self, BootTime};
 use crate::words::config::ClusterConfig;
 use crate::words::telemetry::Metrics;
-use crate::words::{Address, Epoch, Incarnation, NodeId, Revision, Shard};
+use crate::words::{Address, Epoch, Incarnation, NodeId, Revision, Shard, limits};
 
 /// A shard on its way to its next owner, who owns it already under this epoch.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -119,6 +119,40 @@ pub(super) struct Core {
     pub adopt_from: Option<BootTime>,
 }
 
+/// Becomes a member. A store that is busy for a moment, as when many nodes start at once, is asked again.
+async fn register(
+    truth: &mut Truth,
+    setup: &Setup,
+    about: &About,
+) -> Result<(Registered, BootTime), StartError> {
+    let until = clock::now() + limits::STORE_OPEN_MAX;
+    loop {
+        match register_once(truth, setup, about).await {
+            Err(StartError::Store(StoreError::Unavailable { reason })) if clock::now() < until => {
+                tracing::warn!(reason = &*reason, "the store does not answer yet; trying again");
+                tokio::time::sleep(limits::LEASE_BACKOFF_MAX).await;
+            }
+            result => return result,
+        }
+    }
+}
+
+async fn register_once(
+    truth: &mut Truth,
+    setup: &Setup,
+    about: &About,
+) -> Result<(Registered, BootTime), StartError> {
+    let rows = truth.shards().await?;
+    let expected = setup.holdings.shards();
+    if rows.len() != expected as usize {
+        return Err(StartError::Shards { expected, found: rows.len() });
+    }
+    let sent = clock::boot_time();
+    let serving = setup.serving.borrow().clone();
+    let registered = truth.register(&setup.identity, about, NodeState::Active, &serving).await?;
+    Ok((registered, sent))
+}
+
 impl Cluster {
     /// Registers with the store, whose schema exists, and starts the thread that renews the lease. Shards
     /// are claimed from then on. Call it on the runtime that serves.
@@ -132,19 +166,12 @@ impl Cluster {
             peer_addr: setup.peer_addr.to_string(),
             zone: setup.config.zone.clone(),
             capacity: setup.config.capacity,
-            version: setup.version,
+            version: setup.version.clone(),
             started_at_ms: clock::unix_ms(),
         };
         let mut truth = Truth::new(place.clone(), "stead ownership", timing.statement_max());
-        let rows = truth.shards().await?;
         let expected = setup.holdings.shards();
-        if rows.len() != expected as usize {
-            return Err(StartError::Shards { expected, found: rows.len() });
-        }
-        let sent = clock::boot_time();
-        let serving = setup.serving.borrow().clone();
-        let registered =
-            truth.register(&setup.identity, &about, NodeState::Active, &serving).await?;
+        let (registered, sent) = register(&mut truth, &setup, &about).await?;
         let me = setup.identity.node;
         let inner = Arc::new(Inner {
             timing,
