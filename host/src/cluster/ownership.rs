@@ -88,6 +88,19 @@ impl Timing {
 mod model;
 
 #[cfg(test)]
+impl Timing {
+    /// Times that are easy to count with, whatever nodes go by.
+    const EXAMPLE: Self = Self {
+        renew_every: Duration::from_millis(1_500),
+        lease: Duration::from_secs(6),
+        trusted: Duration::from_millis(5_500),
+        poll_every: Duration::from_millis(500),
+        poll_every_suspected: Duration::from_millis(100),
+        poll_gap_max: Duration::from_secs(3),
+    };
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

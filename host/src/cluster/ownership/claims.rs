@@ -136,7 +136,7 @@ mod tests {
     use super::*;
     use crate::cluster::ownership::observer::tests::row;
 
-    const TIMING: Timing = Timing::normal();
+    const TIMING: Timing = Timing::EXAMPLE;
     const ME: NodeId = NodeId([1; 16]);
     const OTHER: NodeId = NodeId([2; 16]);
 

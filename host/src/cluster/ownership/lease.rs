@@ -110,7 +110,7 @@ pub fn predecessor_is_over(received: BootTime, now: BootTime, timing: &Timing) -
 mod tests {
     use super::*;
 
-    const TIMING: Timing = Timing::normal();
+    const TIMING: Timing = Timing::EXAMPLE;
 
     fn at(ms: u64) -> BootTime {
         BootTime::default() + Duration::from_millis(ms)

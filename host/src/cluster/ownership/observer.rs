@@ -156,7 +156,7 @@ pub(in crate::cluster) mod tests {
     use crate::cluster::ownership::{Process, Renewal};
     use crate::words::Revision;
 
-    const TIMING: Timing = Timing::normal();
+    const TIMING: Timing = Timing::EXAMPLE;
     const ME: NodeId = NodeId([1; 16]);
     const OTHER: NodeId = NodeId([2; 16]);
 
