@@ -10,7 +10,7 @@ use stead_tests::load::{Outcome, try_once};
 use tokio::sync::{Mutex, MutexGuard};
 use tokio::task::JoinSet;
 
-pub const LEASE: Duration = Duration::from_secs(6);
+pub const LEASE: Duration = Duration::from_secs(5);
 /// From the death of a node until each of its entities answers again, on a machine that may have other things
 /// to do. How long it takes on one that has not is a figure of `cargo xtask bench`.
 pub const TAKE_OVER_MAX: Duration = Duration::from_secs(20);

@@ -1,7 +1,7 @@
 //! One `stead serve` process.
 
 use std::fs::File;
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
@@ -148,9 +148,22 @@ impl Options {
 
     /// The host, in its network. `ip netns exec` becomes the host: the process is the same.
     fn command(&self) -> Command {
-        let Some(network) = &self.network else { return Command::new(files::binary()) };
-        let mut command = Command::new("ip");
-        command.args(["netns", "exec", network]).arg(files::binary());
+        let mut command = match &self.network {
+            None => Command::new(files::binary()),
+            Some(network) => {
+                let mut command = Command::new("ip");
+                command.args(["netns", "exec", network]).arg(files::binary());
+                command
+            }
+        };
+        // Whatever started the tests may ignore it, and would have the host do so too.
+        // SAFETY: signal() may be called between fork and exec.
+        unsafe {
+            command.pre_exec(|| {
+                libc::signal(libc::SIGHUP, libc::SIG_DFL);
+                Ok(())
+            });
+        }
         command
     }
 }

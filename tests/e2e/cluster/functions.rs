@@ -1,5 +1,6 @@
 //! Consumers, views, timers and effects, whichever node holds the shard and whichever is asked.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -52,10 +53,17 @@ async fn tell(host: &Host, id: &str, actions: Value) {
     answer.ok();
 }
 
-/// Has an operator's decision taken. While a shard is on its way, nobody may know of what is in it.
+/// Has an operator's decision taken. While a shard is on its way, nobody may know of what is in it; and what was
+/// not answered may have been done, so that there is nothing left to decide.
 async fn decide(host: &Host, path: &str, decision: &Value) {
+    let may_be_done = Cell::new(false);
     let look = async || host.admin.post(path, decision).await;
-    until(path, SOON, look, |answer| answer.status == StatusCode::OK).await;
+    until(path, SOON, look, |answer| {
+        let was_done = may_be_done.get() && answer.status.is_client_error();
+        may_be_done.set(answer.status.is_server_error());
+        answer.status == StatusCode::OK || was_done
+    })
+    .await;
 }
 
 fn emit(value: &str) -> Value {
