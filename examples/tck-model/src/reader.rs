@@ -29,8 +29,8 @@ impl EventConsumer for Consumer {
 /// Of the view. With the feature `next-view`, a row lists what it is made of the other way around, and takes
 /// its time over each event.
 pub const VERSION: u32 = if cfg!(feature = "next-view") { 2 } else { 1 };
-/// Rounds of nothing.
-const DAWDLE: u32 = 100_000;
+/// Rounds of nothing: some ten milliseconds.
+const DAWDLE: u32 = 10_000_000;
 
 /// A row for each entity.
 pub struct Rows;

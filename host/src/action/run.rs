@@ -150,11 +150,7 @@ impl Inner {
         if let Some(status) = broken.lock().take() {
             return Err(status);
         }
-        let answer = conclusion.answer.map_err(|rejection| {
-            let mut status = Status::new(rejection.code, rejection.message);
-            status.details = rejection.details;
-            status
-        })?;
+        let answer = conclusion.answer?;
         if clock::now() >= request.deadline {
             return Err(late());
         }
@@ -198,18 +194,9 @@ impl Inner {
         if crashes.len() < limits::CRASH_REPORTS_MAX || crashes.contains_key(&service) {
             crashes.insert(service, report);
         }
-        match failure {
-            Failure::NoRoom { .. } => {
-                Status::unavailable("the node has no room for this call; try again later")
-            }
-            Failure::Trap { .. }
-            | Failure::Deadline { .. }
-            | Failure::Memory { .. }
-            | Failure::Malformed { .. }
-            | Failure::Refused { .. } => Status::internal(format!(
-                "the action crashed while it handled {method}; the node's log shows why"
-            )),
-        }
+        failure.to_status(|| {
+            format!("the action crashed while it handled {method}; the node's log shows why")
+        })
     }
 }
 

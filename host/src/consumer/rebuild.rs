@@ -60,8 +60,12 @@ impl Rebuild {
         let groups = inner.journal.groups(None, limits::CONSUMER_GROUPS_MAX * 4).await?;
         let mut serving = HashMap::new();
         let mut is_busy = false;
-        for (service, version) in views {
-            let current = view_group(service, version);
+        let views: Vec<_> = views
+            .into_iter()
+            .map(|(service, version)| (service, view_group(service, version)))
+            .collect();
+        self.forget_all_but(&views);
+        for (service, current) in views {
             let prefix = format!("view:{service}@");
             let others: Vec<&String> = groups
                 .iter()
@@ -82,6 +86,14 @@ impl Rebuild {
         }
         inner.views.serve(serving);
         Ok(is_busy)
+    }
+
+    /// A version that comes back after its rows have gone begins as one that never was.
+    fn forget_all_but(&mut self, views: &[(&str, String)]) {
+        let is_current = |group: &String| views.iter().any(|(_, current)| current == group);
+        self.caught_up.retain(is_current);
+        self.ends.retain(|group, _| is_current(group));
+        self.superseded.retain(|group, _| !is_current(group));
     }
 
     async fn has_caught_up(&mut self, journal: &Journal, group: &str) -> Result<bool, StoreError> {
@@ -140,5 +152,22 @@ mod tests {
         let groups = ["view:a.V@9".to_owned(), "view:a.V@10".to_owned(), "view:a.V@2".to_owned()];
         assert_eq!(newest(&groups.iter().collect::<Vec<_>>()), Some(&groups[1]));
         assert_eq!(newest(&[]), None);
+    }
+
+    #[test]
+    fn a_version_that_comes_back_has_to_catch_up_anew() {
+        let (first, second) = ("view:V@1".to_owned(), "view:V@2".to_owned());
+        let mut rebuild = Rebuild {
+            inner: Weak::new(),
+            caught_up: [second.clone()].into(),
+            ends: HashMap::from([(second.clone(), Vec::new())]),
+            superseded: HashMap::from([(first.clone(), clock::now())]),
+        };
+        rebuild.forget_all_but(&[("V", second.clone())]);
+        assert!(rebuild.caught_up.contains(&second) && rebuild.ends.contains_key(&second));
+        assert!(rebuild.superseded.contains_key(&first));
+        rebuild.forget_all_but(&[("V", first)]);
+        assert!(rebuild.caught_up.is_empty() && rebuild.ends.is_empty());
+        assert!(rebuild.superseded.is_empty());
     }
 }

@@ -39,11 +39,7 @@ impl Entities {
         };
         let outcome = match folded.instance.handle(&command) {
             Ok(Ok(outcome)) => outcome,
-            Ok(Err(rejection)) => {
-                let mut status = Status::new(rejection.code, rejection.message);
-                status.details = rejection.details;
-                return Err(status);
-            }
+            Ok(Err(rejection)) => return Err(rejection.into()),
             Err(failure) => return Err(self.crashed(request, &address, &failure)),
         };
         let malformed = |reason| self.crashed(request, &address, &Failure::Malformed { reason });
@@ -89,19 +85,10 @@ impl Entities {
                 request_id = &*request.request_id, left_out, "an instance for a stale read crashed"
             );
         }
-        match failure {
-            Failure::NoRoom { .. } => {
-                Status::unavailable("the node has no room for this call; try again later")
-            }
-            Failure::Trap { .. }
-            | Failure::Deadline { .. }
-            | Failure::Memory { .. }
-            | Failure::Malformed { .. }
-            | Failure::Refused { .. } => Status::internal(format!(
-                "the entity crashed while it handled {}; nothing was changed",
-                request.method.name
-            )),
-        }
+        failure.to_status(|| {
+            let method = &request.method.name;
+            format!("the entity crashed while it handled {method}; nothing was changed")
+        })
     }
 }
 

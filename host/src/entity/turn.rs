@@ -102,8 +102,7 @@ impl Running {
 
     /// Nothing of a rejected command is kept; but a timer that fired has fired.
     fn rejected(&self, hot: &mut Hot, request: &Request, rejection: Rejection, now_ms: u64) -> End {
-        let mut status = Status::new(rejection.code, rejection.message);
-        status.details = rejection.details;
+        let status = Status::from(rejection);
         let Origin::Timer(row) = &request.origin else {
             return End::Alive(from_memory(hot, Err(status)));
         };
@@ -224,20 +223,13 @@ impl Running {
 
     fn crashed(&self, hot: &Hot, request: &Request, failure: Failure) -> Answer {
         self.report(hot, request, &failure);
-        let status = match failure {
-            Failure::NoRoom { .. } => {
-                Status::unavailable("the node has no room for this call; try again later")
-            }
-            Failure::Trap { .. }
-            | Failure::Deadline { .. }
-            | Failure::Memory { .. }
-            | Failure::Malformed { .. }
-            | Failure::Refused { .. } => Status::internal(format!(
+        let status = failure.to_status(|| {
+            format!(
                 "the entity crashed while it handled {}; nothing was changed, and `stead entity get` \
                  shows why",
                 request.method.name
-            )),
-        };
+            )
+        });
         from_memory(hot, Err(status))
     }
 

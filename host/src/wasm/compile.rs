@@ -25,8 +25,6 @@ use crate::words::{Digest, limits};
 
 /// The hidden command under which `stead` calls `compile_main`.
 pub const COMPILE_COMMAND: &str = "internal-compile";
-/// Steps of the scheduler's priority by which compiling gives way.
-const COMPILE_NICE: i32 = 10;
 
 pub(in crate::wasm) struct Compiler {
     program: Option<PathBuf>,
@@ -178,7 +176,7 @@ pub fn compile_main() -> ExitCode {
 
 fn compile_stdin() -> anyhow::Result<()> {
     // Whoever calls entities goes first.
-    rustix::process::nice(COMPILE_NICE)?;
+    rustix::process::nice(limits::COMPILE_NICE)?;
     limit(Resource::Core, 0)?;
     limit(Resource::Cpu, limits::COMPILE_CPU_SECONDS_MAX)?;
     limit(Resource::As, limits::COMPILE_MEMORY_BYTES_MAX)?;

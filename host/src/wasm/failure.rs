@@ -7,7 +7,7 @@ use wasmtime::{Trap, WasmBacktrace};
 use crate::wasm::arena::NO_ROOM;
 use crate::wasm::deadline::Ended;
 use crate::wasm::limits::Data;
-use crate::words::limits;
+use crate::words::{Status, limits};
 
 /// Why a module was not accepted. Each is a sentence for the person who uploaded it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -76,6 +76,20 @@ impl Failure {
             Failure::Malformed { .. } => "malformed",
             Failure::Refused { .. } => "refused",
             Failure::NoRoom { .. } => "no_room",
+        }
+    }
+
+    /// What the caller is told: `crashed` where it is the guest's fault.
+    pub fn to_status(&self, crashed: impl FnOnce() -> String) -> Status {
+        match self {
+            Failure::NoRoom { .. } => {
+                Status::unavailable("the node has no room for this call; try again later")
+            }
+            Failure::Trap { .. }
+            | Failure::Deadline { .. }
+            | Failure::Memory { .. }
+            | Failure::Malformed { .. }
+            | Failure::Refused { .. } => Status::internal(crashed()),
         }
     }
 }

@@ -19,7 +19,7 @@ use crate::wasm::bindings::stead::function::types;
 use crate::wasm::component::Interfaces;
 use crate::wasm::failure::{self, Failure};
 use crate::wasm::limits::Data;
-use crate::words::{Code, Message, limits};
+use crate::words::{Code, Message, Status, limits};
 
 /// What `discovery.describe` answered. Unchecked: the registry judges it.
 #[derive(Clone, Debug)]
@@ -131,6 +131,13 @@ pub struct Rejection {
     pub code: Code,
     pub message: String,
     pub details: Vec<Message>,
+}
+
+impl From<Rejection> for Status {
+    fn from(rejection: Rejection) -> Self {
+        let Rejection { code, message, details } = rejection;
+        Self { details, ..Self::new(code, message) }
+    }
 }
 
 /// After any `Err` the instance is spent: drop it.

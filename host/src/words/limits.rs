@@ -32,6 +32,8 @@ pub const FAULTS_TOLD_MAX: usize = 100;
 pub const FAULT_BYTES_MAX: usize = 2 * KIB;
 pub const COMPILE_WALL_MAX: Duration = Duration::from_secs(60);
 pub const COMPILE_CPU_SECONDS_MAX: u64 = 60;
+/// Steps of the scheduler's priority by which compiling gives way to calls.
+pub const COMPILE_NICE: i32 = 10;
 pub const COMPILE_MEMORY_BYTES_MAX: u64 = 4 * 1024 * MIB as u64;
 pub const COMPILED_BYTES_MAX: usize = 512 * MIB;
 pub const COMPILED_CACHE_BYTES_MAX: u64 = 2 * 1024 * MIB as u64;

@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures_util::StreamExt;
@@ -43,14 +44,16 @@ async fn three(guest: &str, argument: &[&str]) -> Cluster {
     cluster
 }
 
+/// A shard on its way may keep a command waiting for too long, and a node that was killed may have stored what it did
+/// not answer any more: tells it again, and has it take effect once.
 async fn tell(host: &Host, id: &str, actions: Value) {
+    static TOLD: AtomicU64 = AtomicU64::new(0);
+    let key = format!("told-{}", TOLD.fetch_add(1, Ordering::Relaxed));
+    let services = host.services.with_header("idempotency-key", &key);
+    let path = format!("/{MODEL}/Process");
     let body = json!({"id": id, "actions": actions});
-    let mut answer = host.services.post(&format!("/{MODEL}/Process"), &body).await;
-    // A shard on its way may keep a command waiting for too long.
-    while answer.status == StatusCode::SERVICE_UNAVAILABLE {
-        answer = host.services.post(&format!("/{MODEL}/Process"), &body).await;
-    }
-    answer.ok();
+    let look = async || services.post(&path, &body).await;
+    until(&path, SOON, look, |answer| !answer.status.is_server_error()).await.ok();
 }
 
 /// Has an operator's decision taken. While a shard is on its way, nobody may know of what is in it; and what was
