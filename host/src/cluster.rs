@@ -14,6 +14,8 @@ pub mod truth;
 
 pub mod handle;
 
+mod newcomer;
+
 mod grants;
 
 mod lease_thread;
@@ -29,4 +31,5 @@ mod tests;
 
 pub use handle::{Cluster, Handed, Messenger, Setup, StartError};
 pub use identity::Identity;
+pub use newcomer::Greeting;
 pub use status::{ClusterStatus, Liveness, MemberStatus};

@@ -2,6 +2,7 @@
 
 mod broken;
 mod calls;
+mod certificates;
 mod deploy;
 mod drain;
 mod entities;
@@ -11,6 +12,7 @@ mod outsider;
 mod settings;
 mod status;
 mod stop;
+mod versions;
 
 use std::time::{Duration, Instant};
 

@@ -226,6 +226,10 @@ pub struct ServeArgs {
     #[arg(long, value_name = "FILE", help_heading = "Cluster")]
     pub peer_tls_ca: Option<String>,
 
+    /// The version of Stead to tell other nodes, for tests of updates alone
+    #[arg(long, value_name = "VERSION", hide = true)]
+    pub version_for_tests: Option<String>,
+
     /// How log lines are written, on stderr: text or json [default: text] [env: STEAD_LOG_FORMAT]
     #[arg(long, value_name = "FORMAT", help_heading = "Logs")]
     pub log_format: Option<String>,

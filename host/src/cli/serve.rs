@@ -49,6 +49,7 @@ fn overrides(args: ServeArgs) -> Overrides {
         peer_tls_certificate: args.peer_tls_certificate,
         peer_tls_key: args.peer_tls_key,
         peer_tls_ca: args.peer_tls_ca,
+        version_for_tests: args.version_for_tests,
         log_format: args.log_format,
         log_filter: args.log_filter,
     }

@@ -13,6 +13,7 @@ use crate::cluster::grants::GrantedEpochs;
 use crate::cluster::identity::Identity;
 use crate::cluster::keeper;
 use crate::cluster::lease_thread::{self, View};
+use crate::cluster::newcomer::{self, Greeting};
 use crate::cluster::ownership::{Lease, NodeRow, NodeState, Observer, Timing};
 use crate::cluster::routes::RouteTable;
 use crate::cluster::status::{self, ClusterStatus, Liveness};
@@ -40,6 +41,9 @@ pub trait Messenger: Send + Sync + 'static {
     /// Tells `to` that it owns these shards; true once its [`Cluster::take`] has answered true. MUST end
     /// by itself. False or nothing at all does no harm: the node finds its shards in the store.
     fn hand_over(&self, to: NodeId, handed: Vec<Handed>) -> BoxFuture<'static, bool>;
+
+    /// Whether a node lets this one in. MUST end by itself.
+    fn greet(&self, node: NodeId, at: SocketAddr) -> BoxFuture<'static, Greeting>;
 }
 
 /// What a cluster's member is made of.
@@ -60,7 +64,6 @@ pub struct Setup {
     /// What this node serves, and why it cannot serve all of it.
     pub serving: watch::Receiver<(Revision, Option<String>)>,
     pub metrics: Metrics,
-    pub version: String,
 }
 
 /// Why a node could not become a member. It owns nothing.
@@ -74,6 +77,13 @@ pub enum StartError {
     Shards { expected: u32, found: usize },
     #[error("no thread for the lease: {reason}")]
     Thread { reason: String },
+    #[error(
+        "this is Stead {ours}, and node {node} of the cluster runs {theirs}: only neighbouring minor \
+         versions work together, so update one minor version at a time"
+    )]
+    Version { ours: String, theirs: String, node: NodeId },
+    #[error("no member of the cluster lets this node in: {reason}")]
+    Stranger { reason: String },
 }
 
 /// Cheap to clone. Ends with [`stop`](Self::stop), not by being dropped.
@@ -124,10 +134,11 @@ async fn register(
     truth: &mut Truth,
     setup: &Setup,
     about: &About,
+    timing: &Timing,
 ) -> Result<(Registered, BootTime), StartError> {
     let until = clock::now() + limits::STORE_OPEN_MAX;
     loop {
-        match register_once(truth, setup, about).await {
+        match register_once(truth, setup, about, timing).await {
             Err(StartError::Store(StoreError::Unavailable { reason })) if clock::now() < until => {
                 tracing::warn!(reason = &*reason, "the store does not answer yet; trying again");
                 tokio::time::sleep(limits::LEASE_BACKOFF_MAX).await;
@@ -141,12 +152,14 @@ async fn register_once(
     truth: &mut Truth,
     setup: &Setup,
     about: &About,
+    timing: &Timing,
 ) -> Result<(Registered, BootTime), StartError> {
     let rows = truth.shards().await?;
     let expected = setup.holdings.shards();
     if rows.len() != expected as usize {
         return Err(StartError::Shards { expected, found: rows.len() });
     }
+    newcomer::check(truth, setup, timing).await?;
     let sent = clock::boot_time();
     let serving = setup.serving.borrow().clone();
     let registered = truth.register(&setup.identity, about, NodeState::Active, &serving).await?;
@@ -166,12 +179,12 @@ impl Cluster {
             peer_addr: setup.peer_addr.to_string(),
             zone: setup.config.zone.clone(),
             capacity: setup.config.capacity,
-            version: setup.version.clone(),
+            version: setup.config.version.clone(),
             started_at_ms: clock::unix_ms(),
         };
         let mut truth = Truth::new(place.clone(), "stead ownership", timing.statement_max());
         let expected = setup.holdings.shards();
-        let (registered, sent) = register(&mut truth, &setup, &about).await?;
+        let (registered, sent) = register(&mut truth, &setup, &about, &timing).await?;
         let me = setup.identity.node;
         let inner = Arc::new(Inner {
             timing,

@@ -5,6 +5,7 @@ mod ownership;
 mod truth;
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +17,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::cluster::handle::{Cluster, Handed, Messenger, Setup, StartError};
 use crate::cluster::identity::Identity;
+use crate::cluster::newcomer::Greeting;
 use crate::cluster::routes::RouteTable;
 use crate::entity::{Entities, EntitiesConfig};
 use crate::journal::memory::MemoryStore;
@@ -52,6 +54,10 @@ impl Messenger for Net {
                 None => false,
             }
         })
+    }
+
+    fn greet(&self, _node: NodeId, _at: SocketAddr) -> BoxFuture<'static, Greeting> {
+        Box::pin(std::future::ready(Greeting::Met))
     }
 }
 
@@ -104,6 +110,7 @@ impl Member {
                 shards: SHARDS,
                 fast_failover,
                 peer_tls: None,
+                version: "1".into(),
             },
             routes: RouteTable::new(identity.node, SHARDS),
             identity,
@@ -115,7 +122,6 @@ impl Member {
             liveness: watch::channel(Arc::default()).1,
             serving: served,
             metrics: metrics.clone(),
-            version: "1".into(),
         })
         .await?;
         net.0.lock().insert(node, cluster.clone());

@@ -113,7 +113,6 @@ impl Member {
             liveness,
             serving: serving(registry),
             metrics: metrics.clone(),
-            version: env!("CARGO_PKG_VERSION").into(),
         })
         .await
         .context("the node cannot join its cluster")?;
@@ -126,7 +125,7 @@ impl Member {
                 peer: advertised,
                 zone: config.zone.clone(),
                 capacity: config.capacity,
-                version: env!("CARGO_PKG_VERSION").into(),
+                version: config.version.clone(),
                 draining: false,
             },
             key: config.key.clone(),

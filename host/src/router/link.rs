@@ -24,6 +24,11 @@ use crate::words::clock::{self, Instant};
 use crate::words::telemetry::{Metrics, PeerLabels};
 use crate::words::{NodeId, limits};
 
+/// What is said while an attempt goes on.
+pub(super) const CONNECTING: &str = "still connecting";
+/// How what is said begins if one of the two does not take the other for a member.
+pub(super) const UNLIKE: &str = "the handshake failed";
+
 /// A call that has a stream to itself, or all that share one.
 type Body = Either<Pieces, Queue>;
 
@@ -146,7 +151,7 @@ impl Link {
                 }
             }
             if tokio::time::timeout(limits::PEER_READY_WAIT_MAX, changed).await.is_err() {
-                return Err("still connecting".into());
+                return Err(CONNECTING.into());
             }
         }
     }
@@ -277,7 +282,7 @@ async fn share(http: &mut SendRequest<Body>) -> Result<Pipe, String> {
 /// What the alert of a peer most likely means.
 fn unlike(reason: &str) -> String {
     format!(
-        "the handshake failed; most likely the nodes have different cluster keys or certificates, or are \
+        "{UNLIKE}; most likely the nodes have different cluster keys or certificates, or are \
          of different clusters: {reason}"
     )
 }

@@ -1,9 +1,11 @@
 //! Shards that change hands, over the peer port.
 
+use std::net::SocketAddr;
+
 use futures_util::future::BoxFuture;
 
 use crate::cluster::routes::RouteTable;
-use crate::cluster::{Handed, Messenger};
+use crate::cluster::{Greeting, Handed, Messenger};
 use crate::router::Peers;
 use crate::router::wire::{TakeEntity, TakeShard};
 use crate::words::{Address, Epoch, NodeId, Shard, clock, limits};
@@ -30,6 +32,11 @@ impl Messenger for PeerMessenger {
                 }
             }
         })
+    }
+
+    fn greet(&self, node: NodeId, at: SocketAddr) -> BoxFuture<'static, Greeting> {
+        let peers = self.peers.clone();
+        Box::pin(async move { peers.greet(node, at).await })
     }
 }
 

@@ -10,12 +10,13 @@ use http::StatusCode;
 use parking_lot::RwLock;
 use prost::Message as _;
 
+use crate::cluster::Greeting;
 use crate::cluster::routes::Route;
 use crate::router::body::{self, Pieces, Unread};
-use crate::router::link::{InFlight, Link};
+use crate::router::link::{CONNECTING, InFlight, Link, UNLIKE};
 use crate::router::tls::Identity;
 use crate::router::wire::{self, CallHeadRef, NotMine, Refusal};
-use crate::words::clock::Instant;
+use crate::words::clock::{self, Instant};
 use crate::words::telemetry::Metrics;
 use crate::words::{NodeId, Status, limits};
 
@@ -143,6 +144,28 @@ impl Peers {
     ) -> Result<(), Status> {
         let hello = wire::hello(self.0.me).encode_to_vec().into();
         self.ask(node, address, wire::HELLO, Pieces::whole(hello), deadline).await.map(drop)
+    }
+
+    /// Whether a node lets this one in. A single failure may be the other's end.
+    pub async fn greet(&self, node: NodeId, address: SocketAddr) -> Greeting {
+        let link = self.link(node, address);
+        let mut was_refused = false;
+        let until = clock::now() + limits::PEER_CONNECT_MAX * 2;
+        while clock::now() < until {
+            match link.ready().await {
+                Ok(_) => return Greeting::Met,
+                Err(reason) if reason.starts_with(UNLIKE) => {
+                    if std::mem::replace(&mut was_refused, true) {
+                        return Greeting::Refused(reason);
+                    }
+                    // The next one is another attempt.
+                    tokio::time::sleep(limits::PEER_RETRY_MIN * 2).await;
+                }
+                Err(reason) if reason == CONNECTING => {}
+                Err(_) => return Greeting::Silent,
+            }
+        }
+        Greeting::Silent
     }
 
     /// Hands shards to a node. True if it took them.

@@ -116,6 +116,8 @@ pub struct ClusterConfig {
     /// Short leases: take-over within 3 s, for more statements and less patience with slow nodes.
     pub fast_failover: bool,
     pub peer_tls: Option<PeerTls>,
+    /// Of Stead, as this node tells the others.
+    pub version: String,
 }
 
 /// Mutual TLS between nodes, instead of what follows from the cluster key.
@@ -162,6 +164,8 @@ pub struct Overrides {
     pub peer_tls_certificate: Option<String>,
     pub peer_tls_key: Option<String>,
     pub peer_tls_ca: Option<String>,
+    /// Another version of Stead than this is, for tests of updates.
+    pub version_for_tests: Option<String>,
     /// `text` or `json`
     pub log_format: Option<String>,
     pub log_filter: Option<String>,
@@ -239,7 +243,12 @@ impl Config {
             }
         };
         let file = file.as_ref().map(|(text, path)| (path.as_path(), text.as_str()));
-        Self::from_layers(&Layers::new(overrides, &environment, file)?)
+        let version = overrides.version_for_tests.clone();
+        let mut config = Self::from_layers(&Layers::new(overrides, &environment, file)?)?;
+        if let (Some(cluster), Some(version)) = (&mut config.cluster, version) {
+            cluster.version = version;
+        }
+        Ok(config)
     }
 
     fn from_layers(layers: &Layers) -> Result<Self, ConfigError> {
@@ -363,6 +372,7 @@ fn cluster(layers: &Layers) -> Result<Option<ClusterConfig>, ConfigError> {
             .map_or(limits::SHARDS_DEFAULT, |shards| shards as u32),
         fast_failover: layers.get("fast_failover", value::switch)?.unwrap_or(false),
         peer_tls,
+        version: env!("CARGO_PKG_VERSION").into(),
     }))
 }
 
