@@ -350,7 +350,10 @@ impl Committer {
                 self.stalled.store(false, Ordering::Relaxed);
                 return result;
             }
-            self.stalled.store(true, Ordering::Relaxed);
+            if !self.stalled.swap(true, Ordering::Relaxed) {
+                let after = COMMIT_STALLED_AFTER;
+                tracing::warn!(?after, "the database does not answer a commit; refusing writes until it does");
+            }
             let mut closing = Vec::new();
             while let Ok(job) = self.queue.try_recv() {
                 self.state.queued_bytes.fetch_sub(job.bytes(), Ordering::Relaxed);

@@ -234,8 +234,9 @@ pub const COMMIT_BYTES_MAX: usize = 16 * MIB;
 /// Of writes that wait for a commit.
 pub const COMMIT_QUEUE_BYTES_MAX: usize = 512 * MIB;
 pub const COMMIT_QUEUE_MAX: usize = COMMANDS_IN_FLIGHT_MAX;
-/// A cluster's database that takes longer over a commit gets no more writes until it has answered.
-pub const COMMIT_STALLED_AFTER: Duration = Duration::from_secs(1);
+/// A cluster's database that takes longer over a commit gets no more writes until it has answered. Disks stand
+/// still for a second now and then; a database that is gone for longer ends the lease soon.
+pub const COMMIT_STALLED_AFTER: Duration = Duration::from_secs(3);
 pub const SNAPSHOTS_KEPT: usize = 2;
 /// Events of the feed whose segments are read at once.
 pub const FEED_SEGMENTS_AT_ONCE: usize = 64;

@@ -130,6 +130,9 @@ async fn idle_and_drained(settings: &Settings) -> anyhow::Result<Vec<Result>> {
     tokio::time::sleep(settings.time).await;
     let closed = shop.close().await?;
     let failed = closed.failed.len();
+    if failed > 0 {
+        nodes.iter().for_each(|node| eprintln!("{}", node.log()));
+    }
     ensure!(failed == 0, "{failed} calls failed while a node drained: {:#?}", closed.reasons());
     let mut gaps = closed.gaps(from);
     gaps.sort_by(f64::total_cmp);
