@@ -151,6 +151,19 @@ async fn probes_answer() {
 }
 
 #[tokio::test]
+async fn a_node_with_nothing_to_do_leaves_the_processors_alone() {
+    for guest in [GUEST, "tck-every-kind"] {
+        let host = Host::with_guest(guest).await;
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let (start, used) = (Instant::now(), host.processor_time());
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        let (used, elapsed) = (host.processor_time() - used, start.elapsed());
+        // A loop that never waits takes one for itself.
+        assert!(used < elapsed / 5, "{guest}: {used:?} of {elapsed:?}");
+    }
+}
+
+#[tokio::test]
 async fn the_hot_entities_stay_below_their_bound() {
     let host = stead_tests::host::Options::default().env("STEAD_HOT_ENTITIES", "20").start().await;
     host.deploy(GUEST).await;

@@ -197,6 +197,19 @@ impl Host {
         self.child.id()
     }
 
+    /// What its process has used of all processors so far.
+    pub fn processor_time(&self) -> Duration {
+        let path = format!("/proc/{}/stat", self.pid());
+        let stat = std::fs::read_to_string(path).expect("it runs");
+        // The name before may contain anything.
+        let (_, fields) = stat.rsplit_once(')').expect("a name");
+        let fields = fields.split_whitespace().skip(11).take(2);
+        let ticks: u64 = fields.map(|field| field.parse::<u64>().expect("a number")).sum();
+        // SAFETY: asks for a constant.
+        let per_second = unsafe { libc::sysconf(libc::_SC_CLK_TCK) };
+        Duration::from_secs_f64(ticks as f64 / per_second as f64)
+    }
+
     /// The directory that holds data, log and ports file.
     pub fn dir(&self) -> &Path {
         self.dir.path()

@@ -271,10 +271,10 @@ fn serving(registry: &Registry) -> watch::Receiver<(Revision, Option<String>)> {
             .collect();
         (live.revision, (!broken.is_empty()).then(|| broken.join("; ")))
     }
+    let mut revision = registry.watch();
     let (sender, receiver) = watch::channel(of(&registry.live()));
     let registry = registry.clone();
     tokio::spawn(async move {
-        let mut revision = registry.watch();
         while revision.changed().await.is_ok() && !sender.is_closed() {
             sender.send_replace(of(&registry.live()));
         }

@@ -104,9 +104,11 @@ impl Registry {
         self.live.load_full()
     }
 
-    /// Changes each time a revision takes effect.
+    /// Changes each time a revision takes effect from now on.
     pub fn watch(&self) -> watch::Receiver<Revision> {
-        self.revision.clone()
+        let mut revision = self.revision.clone();
+        revision.mark_unchanged();
+        revision
     }
 
     /// Validates, compiles and stores a module; says what it contains. Idempotent.

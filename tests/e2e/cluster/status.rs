@@ -1,7 +1,7 @@
 //! What a cluster says of itself.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use stead_tests::Host;
@@ -12,6 +12,7 @@ use crate::cluster::until;
 
 /// Of gossip, in a loaded machine.
 const MET_WITHIN: Duration = Duration::from_secs(20);
+const OWNED_WITHIN: Duration = Duration::from_secs(60);
 
 async fn status(host: &Host) -> Value {
     host.stead(&["cluster", "status", "--format", "json"]).await.ok().json()
@@ -54,6 +55,19 @@ async fn every_node_knows_the_cluster() {
         assert!(text.contains("(this)") && text.contains("hall-7"), "{text}");
         assert_eq!(text.matches("active").count(), 3, "{text}");
     }
+}
+
+#[tokio::test]
+async fn a_cluster_with_nothing_to_do_leaves_the_processors_alone() {
+    let cluster = Setup::nodes(3).start("tck-every-kind").await;
+    cluster.all_owned(OWNED_WITHIN).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let used =
+        || cluster.up().into_iter().map(|node| cluster.host(node).processor_time()).sum::<Duration>();
+    let (start, before) = (Instant::now(), used());
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let (used, elapsed) = (used() - before, start.elapsed());
+    assert!(used < elapsed / 2, "the three: {used:?} of {elapsed:?}");
 }
 
 #[tokio::test]

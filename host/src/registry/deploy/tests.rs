@@ -140,7 +140,9 @@ async fn a_deployment_is_durable_then_live_then_announced() {
     assert_eq!(plan.revision, Revision(1));
     assert_eq!(told(&plan), ["Added t.A event-sourced a"]);
     assert_eq!(plan.changes[0].module, module);
+    assert!(watch.has_changed().unwrap());
     assert_eq!(*watch.borrow_and_update(), Revision(1));
+    assert!(!host.registry.watch().has_changed().unwrap(), "it tells of what is to come");
     assert_eq!(host.services(), ["t.A"]);
     assert_eq!(host.registry.revisions().await.unwrap()[0].modules, [module]);
 
