@@ -352,7 +352,10 @@ impl Committer {
             }
             if !self.stalled.swap(true, Ordering::Relaxed) {
                 let after = COMMIT_STALLED_AFTER;
-                tracing::warn!(?after, "the database does not answer a commit; refusing writes until it does");
+                tracing::warn!(
+                    ?after,
+                    "the database does not answer a commit; refusing writes until it does"
+                );
             }
             let mut closing = Vec::new();
             while let Ok(job) = self.queue.try_recv() {

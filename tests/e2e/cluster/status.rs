@@ -62,8 +62,9 @@ async fn a_cluster_with_nothing_to_do_leaves_the_processors_alone() {
     let cluster = Setup::nodes(3).start("tck-every-kind").await;
     cluster.all_owned(OWNED_WITHIN).await;
     tokio::time::sleep(Duration::from_secs(2)).await;
-    let used =
-        || cluster.up().into_iter().map(|node| cluster.host(node).processor_time()).sum::<Duration>();
+    let used = || {
+        cluster.up().into_iter().map(|node| cluster.host(node).processor_time()).sum::<Duration>()
+    };
     let (start, before) = (Instant::now(), used());
     tokio::time::sleep(Duration::from_secs(3)).await;
     let (used, elapsed) = (used() - before, start.elapsed());

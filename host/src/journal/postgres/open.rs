@@ -29,15 +29,16 @@ static MIGRATIONS: LazyLock<Migrator> = LazyLock::new(|| {
 });
 
 /// Preferences that not every database of this kind knows.
-const SETTINGS: [&str; 7] = [
+const SETTINGS: [&str; 8] = [
     "SET default_transaction_isolation = 'read committed'",
     // Plans are made once: the arrays of a batch tell them nothing.
     "SET plan_cache_mode = 'force_generic_plan'",
     // Nor does a table that is still empty: every statement has an index to go by.
     "SET enable_seqscan = off",
-    // A scan that cannot be avoided then looks so dear that the server would compile it, anew each time: that
-    // takes a hundred times as long as the scan.
+    // A scan that cannot be avoided then looks so dear that the server would compile it, and start processes to
+    // share it, anew each time: that takes a hundred times as long as the scan.
     "SET jit = off",
+    "SET max_parallel_workers_per_gather = 0",
     "SELECT set_config('synchronous_commit', 'on', false) \
      WHERE current_setting('synchronous_commit') IN ('off', 'local')",
     // The server, too, has to notice that a node is gone: its locks must not stay.
