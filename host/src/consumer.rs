@@ -92,18 +92,24 @@ impl Consumers {
         Self { inner }
     }
 
-    /// Makes a group begin again in the partitions that this node reads.
+    /// Makes a group begin again in those of the partitions that this node reads; in all that it reads, if
+    /// none is named. Returns which these are.
     ///
     /// # Errors
     ///
     /// NOT_FOUND if no live service has the group, FAILED_PRECONDITION for a view, UNAVAILABLE.
-    pub async fn reset(&self, group: &str, to: Start) -> Result<(), Status> {
+    pub async fn reset(
+        &self,
+        group: &str,
+        to: Start,
+        partitions: Vec<Partition>,
+    ) -> Result<Vec<Partition>, Status> {
         if group.starts_with("view:") {
             return Err(Status::failed_precondition(format!(
                 "{group} is a view; it is made anew when a module with another version of it is deployed"
             )));
         }
-        self.order(group, |done| Order::Reset { to, done }).await
+        self.order(group, |done| Order::Reset { to, partitions, done }).await
     }
 
     /// Lets a group go on behind an event that it cannot consume. To be asked of the node that holds the
@@ -117,11 +123,11 @@ impl Consumers {
         self.order(group, |done| Order::Skip { address, seq, done }).await
     }
 
-    async fn order(
+    async fn order<T>(
         &self,
         group: &str,
-        order: impl FnOnce(oneshot::Sender<Result<(), Status>>) -> Order,
-    ) -> Result<(), Status> {
+        order: impl FnOnce(oneshot::Sender<Result<T, Status>>) -> Order,
+    ) -> Result<T, Status> {
         let orders = self.inner.readers.lock().get(group).map(|running| running.orders.clone());
         let Some(orders) = orders else {
             return Err(Status::not_found(format!(

@@ -161,6 +161,10 @@ async fn what_is_no_group_is_refused() {
     assert!(ended.stderr.contains("is a view"), "{}", ended.stderr);
     let ended = host.stead(&["consumers", "skip", GROUP, "ada", "1", "--yes"]).await;
     assert!(ended.stderr.contains("does not lag behind"), "{}", ended.stderr);
+    let reset = json!({"group": GROUP, "to": "NOW", "partitions": [1]});
+    let answer = host.admin.post("/v1/consumers:reset", &reset).await;
+    let sentence = answer.refused(400, "invalid_argument");
+    assert!(sentence.contains("partitions: there is no 1"), "{sentence}");
 }
 
 #[tokio::test]

@@ -108,7 +108,11 @@ async fn reset(args: ConsumersResetArgs, out: &Output) -> Result<(), Failed> {
         ConsumeFrom::Beginning => api::reset_consumer_request::To::Beginning,
         ConsumeFrom::Now => api::reset_consumer_request::To::Now,
     };
-    let request = api::ResetConsumerRequest { group: args.group.clone(), to: to.into() };
+    let request = api::ResetConsumerRequest {
+        group: args.group.clone(),
+        to: to.into(),
+        partitions: Vec::new(),
+    };
     admin.client.reset_consumer(request).await.map_err(|status| admin.failed(status))?;
     match out.is_json() {
         true => out.json(&json!({ "group": args.group, "from": from })),

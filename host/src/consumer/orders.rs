@@ -11,36 +11,53 @@ use crate::registry::Start;
 use crate::words::{Address, Seq, Status};
 
 pub enum Order {
-    Reset { to: Start, done: oneshot::Sender<Result<(), Status>> },
-    Skip { address: Address, seq: Seq, done: oneshot::Sender<Result<(), Status>> },
+    /// In all partitions, if none is named.
+    Reset {
+        to: Start,
+        partitions: Vec<Partition>,
+        done: oneshot::Sender<Result<Vec<Partition>, Status>>,
+    },
+    Skip {
+        address: Address,
+        seq: Seq,
+        done: oneshot::Sender<Result<(), Status>>,
+    },
 }
 
 impl Group {
     pub async fn obey(&self, positions: &mut HashMap<Partition, Position>, order: Order) {
         // Whoever gave the order may have gone away.
-        let _ = match order {
-            Order::Reset { to, done } => done.send(self.reset(positions, to).await),
-            Order::Skip { address, seq, done } => {
-                done.send(self.skip(positions, &address, seq).await)
+        match order {
+            Order::Reset { to, partitions, done } => {
+                let _ = done.send(self.reset(positions, to, &partitions).await);
             }
-        };
+            Order::Skip { address, seq, done } => {
+                let _ = done.send(self.skip(positions, &address, seq).await);
+            }
+        }
     }
 
-    /// Of the partitions that this node reads.
+    /// Of the partitions that this node reads. Returns which these are.
     async fn reset(
         &self,
         positions: &mut HashMap<Partition, Position>,
         to: Start,
-    ) -> Result<(), Status> {
+        partitions: &[Partition],
+    ) -> Result<Vec<Partition>, Status> {
         let reader = self.reader();
         let ends = match to {
             Start::Beginning => HashMap::new(),
             Start::Now => by_partition(self.journal.feed_ends().await.map_err(unreadable)?),
         };
         let mut is_lost = false;
+        let mut reset = Vec::new();
         for position in positions.values_mut() {
-            let off = ends.get(&position.partition).copied().unwrap_or(1);
-            is_lost |= matches!(reader.begin_at(position, off).await, Step::Lost);
+            let partition = position.partition;
+            if partitions.is_empty() || partitions.contains(&partition) {
+                let off = ends.get(&partition).copied().unwrap_or(1);
+                is_lost |= matches!(reader.begin_at(position, off).await, Step::Lost);
+                reset.push(partition);
+            }
         }
         let from = match to {
             Start::Beginning => "the beginning",
@@ -55,7 +72,7 @@ impl Group {
             positions.clear();
             return Err(Status::unavailable("some partitions could not be reset; a retry is safe"));
         }
-        Ok(())
+        Ok(reset)
     }
 
     async fn skip(

@@ -218,14 +218,17 @@ async fn a_group_that_is_reset_begins_again_or_leaves_out_what_was() {
     setup.append("a", "t.E").await;
     let consumers = setup.start();
     setup.becomes(&[("a", 1)]).await;
-    consumers.reset(GROUP, Start::Beginning).await.expect("reset");
+    let all = consumers.reset(GROUP, Start::Beginning, Vec::new()).await.expect("reset");
+    assert_eq!(all, [Partition(0)]);
     setup.becomes(&[("a", 1), ("a", 1)]).await;
     setup.fail("a", 2);
     setup.append("a", "t.E").await;
     setup.lags(&consumers, "a", 2).await;
-    consumers.reset(GROUP, Start::Now).await.expect("reset");
+    let other = consumers.reset(GROUP, Start::Beginning, vec![Partition(1)]).await;
+    assert_eq!(other.expect("none of them is read here"), []);
+    consumers.reset(GROUP, Start::Now, vec![Partition(0)]).await.expect("reset");
     setup.append("a", "t.E").await;
     setup.becomes(&[("a", 1), ("a", 1), ("a", 3)]).await;
-    let refused = consumers.reset("no/such", Start::Now).await.expect_err("refused");
+    let refused = consumers.reset("no/such", Start::Now, Vec::new()).await.expect_err("refused");
     assert_eq!(refused.code, Code::NotFound);
 }

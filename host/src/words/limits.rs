@@ -331,6 +331,9 @@ pub const CONSUMER_TICK: Duration = Duration::from_millis(500);
 /// After a group could not go on, doubling.
 pub const CONSUMER_RETRY_AFTER: Duration = Duration::from_millis(250);
 pub const CONSUMER_RETRY_AFTER_MAX: Duration = Duration::from_secs(30);
+/// How often partitions that no node reads at the moment are asked for again when a group is reset.
+pub const CONSUMER_RESET_TRIES: usize = 10;
+pub const CONSUMER_RESET_AGAIN_AFTER: Duration = Duration::from_millis(500);
 pub const VIEW_VERSION_MAX: u32 = 1_000_000_000;
 pub const VIEW_INDEXES_MAX: usize = 16;
 /// Readings for one page of a list, and rows in each, where filters leave rows out.

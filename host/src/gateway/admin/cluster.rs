@@ -1,6 +1,6 @@
 //! The cluster as an operator sees it, and what of the admin API is another node's to answer.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use futures_util::future::join_all;
@@ -12,7 +12,7 @@ use crate::cluster::{Cluster, ClusterStatus, Liveness, MemberStatus};
 use crate::gateway::admin::{Admin, page, time};
 use crate::journal::Holdings;
 use crate::router::Peers;
-use crate::words::{Address, NodeId, Status, clock, limits};
+use crate::words::{Address, Code, NodeId, Status, clock, limits};
 
 /// What a member of a cluster has beside the rest.
 #[derive(Clone)]
@@ -135,21 +135,57 @@ impl Admin {
         answers.into_iter().filter_map(page).collect()
     }
 
-    /// Has every node begin again in the partitions that it reads.
+    /// Has every node begin again in the partitions that it reads. A partition that is on its way to another
+    /// node is asked for again.
     pub(super) async fn reset_consumer_of_all(
         &self,
-        request: api::ResetConsumerRequest,
+        mut request: api::ResetConsumerRequest,
     ) -> Result<api::ResetConsumerResponse, Status> {
-        let done = self.reset_consumer(request.clone()).await?;
-        for (node, answer) in self.answers_of_others("ResetConsumer", &request).await {
-            if let Err(status) = answer {
-                return Err(Status::unavailable(format!(
-                    "node {node} did not reset its part; a retry is safe: {}",
-                    status.message
-                )));
-            }
+        let count = self.journal.partitions();
+        if let Some(unknown) = request.partitions.iter().find(|partition| **partition >= count) {
+            return Err(Status::invalid_argument(format!(
+                "partitions: there is no {unknown}; they are 0 to {}",
+                count - 1
+            )));
         }
-        Ok(done)
+        let mut wanted: BTreeSet<u32> = request.partitions.iter().copied().collect();
+        if wanted.is_empty() {
+            wanted = (0..count).collect();
+        }
+        let reset = api::ResetConsumerResponse { partitions: wanted.iter().copied().collect() };
+        let mut problem = "no node reads them".to_owned();
+        for _ in 0..limits::CONSUMER_RESET_TRIES {
+            let (own, others) = tokio::join!(
+                self.reset_consumer(request.clone()),
+                self.answers_of_others("ResetConsumer", &request)
+            );
+            let own = match own {
+                Err(status) if status.code != Code::Unavailable => return Err(status),
+                own => own.map_err(|status| status.message),
+            };
+            let others = others.into_iter().map(|(node, answer)| {
+                let answer = answer.and_then(|answer| {
+                    api::ResetConsumerResponse::decode(answer)
+                        .map_err(|error| Status::internal(error.to_string()))
+                });
+                answer.map_err(|status| format!("node {node}: {}", status.message))
+            });
+            for answer in others.chain([own]) {
+                match answer {
+                    Ok(answer) => answer.partitions.iter().for_each(|done| _ = wanted.remove(done)),
+                    Err(reason) => problem = reason,
+                }
+            }
+            if wanted.is_empty() {
+                return Ok(reset);
+            }
+            request.partitions = wanted.iter().copied().collect();
+            tokio::time::sleep(limits::CONSUMER_RESET_AGAIN_AFTER).await;
+        }
+        Err(Status::unavailable(format!(
+            "{} of {count} partitions could not be reset; a retry is safe: {problem}",
+            wanted.len()
+        )))
     }
 
     /// The services as this node has them, each with its newest crash on any node.

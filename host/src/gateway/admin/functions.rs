@@ -6,7 +6,7 @@ use crate::consumer::GroupStatus;
 use crate::entity::CallError;
 use crate::gateway::admin::errors::{from_deploy, from_store};
 use crate::gateway::admin::{Admin, page, time};
-use crate::journal::{EffectId, Laggard, OutboxRow, TimerRow};
+use crate::journal::{EffectId, Laggard, OutboxRow, Partition, TimerRow};
 use crate::registry::Start;
 use crate::words::{Address, Seq, Status, limits};
 
@@ -92,8 +92,10 @@ impl Admin {
                 return Err(Status::invalid_argument("to must be BEGINNING or NOW"));
             }
         };
-        self.consumers.reset(&request.group, to).await?;
-        Ok(api::ResetConsumerResponse {})
+        let partitions = request.partitions.into_iter().map(Partition).collect();
+        let reset = self.consumers.reset(&request.group, to, partitions).await?;
+        let partitions = reset.into_iter().map(|partition| partition.0).collect();
+        Ok(api::ResetConsumerResponse { partitions })
     }
 
     pub(super) async fn delete_consumer(
