@@ -502,9 +502,10 @@ pub struct StoreCopyArgs {
 pub enum EntityCommand {
     /// List entities, by type and id.
     List(EntityListArgs),
-    /// Say how an entity is: its journal, its place in memory, its last crash.
+    /// Say how an entity is: its journal, its place in memory, its timers, undelivered effects, its
+    /// last crash.
     #[command(
-        after_help = "JSON: {service, journal, id, seq, snapshot_seq, hot, memory_bytes, idle_ms, queued, last_crash: {time, what, during, reason, backtrace, consecutive, retry_time}}"
+        after_help = "JSON: {service, journal, id, seq, snapshot_seq, hot, memory_bytes, idle_ms, queued, last_crash: {time, what, during, reason, backtrace, consecutive, retry_time}, effects: [{id, journal, entity_id, service, method, payload_bytes, create_time, tries, error, next_try_time, dead_letter}], timers: [{name, due_time, every_ms, method, tries, error}]}"
     )]
     Get(EntityArgs),
     /// Print the events of an entity, oldest first.

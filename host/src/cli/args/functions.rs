@@ -106,7 +106,7 @@ pub enum DeadLettersCommand {
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "JSON: {dead_letters: [{id, journal, entity_id, service, method, payload_bytes, create_time, tries, error}], next_page_token}"
+    after_help = "JSON: {dead_letters: [{id, journal, entity_id, service, method, payload_bytes, create_time, tries, error, next_try_time, dead_letter}], next_page_token}"
 )]
 pub struct DeadLettersListArgs {
     /// At most so many.
