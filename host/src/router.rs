@@ -136,7 +136,7 @@ impl Router {
                 Ok(reply) => return Ok(reply),
             }
             if request.consistency == Consistency::Stale {
-                return self.entities.stale(request).await;
+                return Box::pin(self.entities.stale(request)).await;
             }
             if let Some(owner) = seen.route.owner
                 && owner != cluster.routes.me()
@@ -144,7 +144,7 @@ impl Router {
             {
                 // Whatever becomes of it there, a receipt may exist from now on.
                 request.fresh = None;
-                match cluster.forward(owner, shard, seen.route, request, forwards).await {
+                match Box::pin(cluster.forward(owner, shard, seen.route, request, forwards)).await {
                     Next::Done(result) => return result,
                     Next::Follow => {
                         forwards += 1;
@@ -156,7 +156,7 @@ impl Router {
             }
             let _waiting = cluster.enter(shard, request)?;
             cluster.ask_store();
-            cluster.changed(shard, seen, request.deadline).await?;
+            Box::pin(cluster.changed(shard, seen, request.deadline)).await?;
             forwards = 0;
         }
     }

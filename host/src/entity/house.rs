@@ -271,7 +271,7 @@ impl House {
                 // The shard may leave while the command waits elsewhere. It still counts.
                 let _stays = self.count_in(bytes);
                 drop(guest);
-                self.elsewhere(said, awaited, request).await
+                Box::pin(self.elsewhere(said, awaited, request)).await
             }
         }
     }
@@ -363,20 +363,22 @@ impl House {
         match consistency {
             Consistency::Leased if self.holdings.lease_holds() => Ok(()),
             Consistency::Leased => Err(lease_ended().into()),
-            Consistency::Fenced | Consistency::Stale => match self.journal.fenced(&[fence]).await {
-                Ok(fenced) if fenced.is_empty() => Ok(()),
-                Ok(_) => {
-                    self.holdings.lose(fence.shard, fence.epoch);
-                    Err(CallError::NotHere)
+            Consistency::Fenced | Consistency::Stale => {
+                match Box::pin(self.journal.fenced(&[fence])).await {
+                    Ok(fenced) if fenced.is_empty() => Ok(()),
+                    Ok(_) => {
+                        self.holdings.lose(fence.shard, fence.epoch);
+                        Err(CallError::NotHere)
+                    }
+                    Err(error) => {
+                        tracing::warn!(%error, "cannot confirm an epoch");
+                        Err(Status::unavailable(
+                            "the store cannot be asked who owns the entity; a retry is safe",
+                        )
+                        .into())
+                    }
                 }
-                Err(error) => {
-                    tracing::warn!(%error, "cannot confirm an epoch");
-                    Err(Status::unavailable(
-                        "the store cannot be asked who owns the entity; a retry is safe",
-                    )
-                    .into())
-                }
-            },
+            }
         }
     }
 

@@ -30,19 +30,26 @@ pub async fn post<B: Backend>(
     body: Incoming,
 ) -> Response<Body> {
     if endpoint.streams() {
-        let answer = lines(exchange, endpoint, codec, body).await;
+        let answer = Box::pin(lines(exchange, endpoint, codec, body)).await;
         return answer.unwrap_or_else(|status| error::json(&status));
     }
-    let result = async {
-        let deadline = exchange.deadline()?;
-        check_version(exchange.head.connect_version)?;
-        let body = exchange.read(body, false).await?;
-        let body = compression::decode(body, exchange.head.content_encoding, &mut exchange.held)?;
-        let payload = payload(endpoint, codec, body)?;
-        let reply = exchange.call(endpoint, payload, deadline).await?;
-        encode(endpoint, codec, reply)
-    };
-    answer(result.await, codec, exchange.head.accept_encoding)
+    let result = called(exchange, endpoint, codec, body).await;
+    answer(result, codec, exchange.head.accept_encoding)
+}
+
+async fn called<B: Backend>(
+    exchange: &mut Exchange<'_, B>,
+    endpoint: &Endpoint,
+    codec: Codec,
+    body: Incoming,
+) -> Result<Bytes, Status> {
+    let deadline = exchange.deadline()?;
+    check_version(exchange.head.connect_version)?;
+    let body = exchange.read(body, false).await?;
+    let body = compression::decode(body, exchange.head.content_encoding, &mut exchange.held)?;
+    let payload = payload(endpoint, codec, body)?;
+    let reply = exchange.call(endpoint, payload, deadline).await?;
+    encode(endpoint, codec, reply)
 }
 
 /// A plain POST of JSON to a method whose answer streams.

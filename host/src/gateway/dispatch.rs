@@ -74,29 +74,35 @@ async fn identified<B: Backend>(edge: &Edge<B>, request: Request<Incoming>) -> R
     let request_id = head::request_id(request.headers());
     let span = tracing::debug_span!("request", id = %request_id, path = request.uri().path());
     let value = HeaderValue::from_str(&request_id);
-    let answer = async {
-        let mut request = request;
-        if edge.backend.wants(request.uri().path()) {
-            match edge.backend.intercept(request).await {
-                Ok(response) => return response,
-                Err(returned) => request = returned,
-            }
-        }
-        let (parts, body) = request.into_parts();
-        let (head, body) = unary(edge, &parts, body, request_id).await.into_parts();
-        match body.covered(&edge.answers) {
-            Ok(body) => Response::from_parts(head, body),
-            Err(status) => refused(&parts, &status),
-        }
-    };
     let mut response = match span.is_disabled() {
-        true => answer.await,
-        false => answer.instrument(span).await,
+        true => answered(edge, request, request_id).await,
+        false => Box::pin(answered(edge, request, request_id).instrument(span)).await,
     };
     if let Ok(value) = value {
         response.headers_mut().insert(X_REQUEST_ID, value);
     }
     response
+}
+
+/// The future of a request is moved as a whole, so what is not on the way of a plain call is boxed: here, and
+/// on the whole way down.
+async fn answered<B: Backend>(
+    edge: &Edge<B>,
+    mut request: Request<Incoming>,
+    request_id: std::sync::Arc<str>,
+) -> Response<Body> {
+    if edge.backend.wants(request.uri().path()) {
+        match Box::pin(edge.backend.intercept(request)).await {
+            Ok(response) => return response,
+            Err(returned) => request = returned,
+        }
+    }
+    let (parts, body) = request.into_parts();
+    let (head, body) = unary(edge, &parts, body, request_id).await.into_parts();
+    match body.covered(&edge.answers) {
+        Ok(body) => Response::from_parts(head, body),
+        Err(status) => refused(&parts, &status),
+    }
 }
 
 fn refused(parts: &Parts, status: &Status) -> Response<Body> {
@@ -128,9 +134,9 @@ async fn unary<B: Backend>(
         answers: &edge.answers,
     };
     match protocol {
-        Protocol::Grpc => grpc::serve(&mut exchange, body).await,
-        Protocol::GrpcWeb { text } => grpc_web::serve(&mut exchange, body, text).await,
-        Protocol::Connect(codec) => stream::connect(&mut exchange, codec, body).await,
+        Protocol::Grpc => Box::pin(grpc::serve(&mut exchange, body)).await,
+        Protocol::GrpcWeb { text } => Box::pin(grpc_web::serve(&mut exchange, body, text)).await,
+        Protocol::Connect(codec) => Box::pin(stream::connect(&mut exchange, codec, body)).await,
         Protocol::Unknown => {
             let sentence = "of gRPC and gRPC-Web only the protobuf encoding is supported";
             error::json(&Status::invalid_argument(sentence).with_http(415))

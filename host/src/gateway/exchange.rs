@@ -78,8 +78,9 @@ impl<B: Backend> Exchange<'_, B> {
         deadline: Instant,
     ) -> Result<Bytes, Status> {
         let context = self.context(deadline);
-        let call = self.backend.call(endpoint, payload, context);
-        let answer = tokio::time::timeout_at(deadline, call).await.unwrap_or_else(|_| {
+        let answer =
+            tokio::time::timeout_at(deadline, self.backend.call(endpoint, payload, context)).await;
+        let answer = answer.unwrap_or_else(|_| {
             Err(Status::deadline_exceeded("the call took longer than its deadline allows"))
         });
         if let Err(status) = &answer
@@ -106,8 +107,8 @@ impl<B: Backend> Exchange<'_, B> {
     /// The whole body. A framed one (gRPC) is refused as soon as its frame announces too much.
     pub async fn read(&mut self, mut body: Incoming, framed: bool) -> Result<Bytes, Status> {
         let until = clock::now() + self.body_read_timeout;
-        let read = collect(&mut body, framed, &mut self.held);
-        let result = match tokio::time::timeout_at(until, read).await {
+        let read = tokio::time::timeout_at(until, collect(&mut body, framed, &mut self.held)).await;
+        let result = match read {
             Ok(result) => result,
             Err(_) => {
                 let sentence = "the request's body did not arrive in time";

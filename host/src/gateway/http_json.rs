@@ -24,7 +24,7 @@ pub async fn serve<B: Backend>(exchange: &mut Exchange<'_, B>, body: Incoming) -
     let segments: Vec<&str> = path.strip_prefix('/').unwrap_or(path).split('/').collect();
     let routes = exchange.routes;
     let Some(binding) = routes.templates.find(method, &segments) else {
-        return refuse(exchange, &segments).await;
+        return Box::pin(refuse(exchange, &segments)).await;
     };
     match reply(exchange, binding, &segments, body).await {
         Ok(response) => response,
@@ -120,7 +120,7 @@ async fn reply<B: Backend>(
     }
     let payload = message.encode_to_vec().into();
     let Some(deadline) = deadline else {
-        return stream::http(exchange, endpoint, payload).await;
+        return Box::pin(stream::http(exchange, endpoint, payload)).await;
     };
     let reply = exchange.call(endpoint, payload, deadline).await?;
     to_response(endpoint, binding, reply, exchange.head.accept_encoding)

@@ -121,10 +121,10 @@ impl Backend for Services {
         };
         if service.kind == Kind::Action {
             let request = action_request(endpoint, service, method, payload, context);
-            return self.actions.call(request, None).await;
+            return Box::pin(self.actions.call(request, None)).await;
         }
         if service.kind == Kind::View {
-            return self.views.call(service, method, &payload).await;
+            return Box::pin(self.views.call(service, method, &payload)).await;
         }
         self.router
             .call(entity::Request {
