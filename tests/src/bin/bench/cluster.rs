@@ -37,7 +37,8 @@ pub async fn all(settings: &Settings) -> anyhow::Result<Vec<Result>> {
 
 /// One PostgreSQL server for everything: it is part of what is measured, so it syncs.
 fn server() -> Server {
-    Server::start(&["shared_buffers=512MB", "max_wal_size=4GB"])
+    let counts = "shared_preload_libraries=pg_stat_statements";
+    Server::start(&["shared_buffers=512MB", "max_wal_size=4GB", counts])
 }
 
 async fn node(url: &str, arguments: &[&str]) -> Host {
@@ -111,14 +112,18 @@ async fn idle_and_drained(settings: &Settings) -> anyhow::Result<Vec<Result>> {
     eprintln!("  an idle cluster");
     let mut statements =
         Result::new("statements of an idle node", Unit::PerSecond, Goal::AtMost(3.0));
-    let transactions = || -> f64 {
-        let sql = format!("SELECT xact_commit FROM pg_stat_database WHERE datname = '{database}'");
-        server.sql("postgres", &sql).parse().unwrap_or_default()
+    server.sql("postgres", "CREATE EXTENSION pg_stat_statements");
+    let calls = || {
+        let sql = format!(
+            "SELECT sum(calls) FROM pg_stat_statements \
+             WHERE dbid = (SELECT oid FROM pg_database WHERE datname = '{database}')"
+        );
+        server.sql("postgres", &sql).parse::<f64>()
     };
     tokio::time::sleep(Duration::from_secs(5)).await;
-    let before = transactions();
+    let before = calls()?;
     tokio::time::sleep(IDLE).await;
-    statements.value((transactions() - before) / IDLE.as_secs_f64() / nodes.len() as f64);
+    statements.value((calls()? - before) / IDLE.as_secs_f64() / nodes.len() as f64);
 
     eprintln!("  draining");
     let mut pause =
