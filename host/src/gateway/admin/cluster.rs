@@ -142,16 +142,19 @@ impl Admin {
         mut request: api::ResetConsumerRequest,
     ) -> Result<api::ResetConsumerResponse, Status> {
         let count = self.journal.partitions();
-        if let Some(unknown) = request.partitions.iter().find(|partition| **partition >= count) {
+        // However often it names one.
+        request.partitions.sort_unstable();
+        request.partitions.dedup();
+        if let Some(unknown) = request.partitions.last().filter(|last| **last >= count) {
             return Err(Status::invalid_argument(format!(
                 "partitions: there is no {unknown}; they are 0 to {}",
                 count - 1
             )));
         }
-        let mut wanted: BTreeSet<u32> = request.partitions.iter().copied().collect();
-        if wanted.is_empty() {
-            wanted = (0..count).collect();
-        }
+        let mut wanted: BTreeSet<u32> = match request.partitions.is_empty() {
+            true => (0..count).collect(),
+            false => request.partitions.iter().copied().collect(),
+        };
         let reset = api::ResetConsumerResponse { partitions: wanted.iter().copied().collect() };
         let mut problem = "no node reads them".to_owned();
         for _ in 0..limits::CONSUMER_RESET_TRIES {

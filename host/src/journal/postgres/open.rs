@@ -35,8 +35,8 @@ const SETTINGS: [&str; 8] = [
     "SET plan_cache_mode = 'force_generic_plan'",
     // Nor does a table that is still empty: every statement has an index to go by.
     "SET enable_seqscan = off",
-    // A scan that cannot be avoided then looks so dear that the server would compile it, and start processes to
-    // share it, anew each time: that takes a hundred times as long as the scan.
+    // A scan that cannot be avoided then looks so dear that the server would compile it, anew each time: that
+    // takes a hundred times as long as the scan. Nor shall it start processes to share it.
     "SET jit = off",
     "SET max_parallel_workers_per_gather = 0",
     "SELECT set_config('synchronous_commit', 'on', false) \
