@@ -247,6 +247,8 @@ struct Committer {
 impl Committer {
     async fn run(mut self) {
         while let Some(job) = self.queue.recv().await {
+            // Turns that are about to run write into this batch, not into the next.
+            tokio::task::yield_now().await;
             let (batch, close) = self.collect(job);
             if !batch.is_empty() {
                 self.metrics.commit_queue.set(self.queue.len() as i64);
