@@ -48,8 +48,8 @@ use crate::journal::store::{
 use crate::words::config::Secret;
 use crate::words::limits::{
     STORE_BACKOFF_MAX, STORE_BACKOFF_MIN, STORE_CLOSE_MAX, STORE_FEED_READERS,
-    STORE_FENCES_AT_ONCE_MAX, STORE_LANES, STORE_LIST_READERS, STORE_PRUNE_QUEUE_MAX,
-    STORE_READERS,
+    STORE_FENCES_AT_ONCE_MAX, STORE_LANES_MAX, STORE_LANES_MIN, STORE_LIST_READERS,
+    STORE_PRUNE_QUEUE_MAX, STORE_READERS,
 };
 use crate::words::telemetry::Metrics;
 use crate::words::{Address, Digest, JournalName, Seq, Shard};
@@ -96,7 +96,9 @@ impl PgStore {
     ) -> Result<Self, OpenError> {
         let place = Place::parse(url)?;
         let first = place.connect().await.map_err(|error| place.failed(error))?;
-        let mut lanes: Vec<Lane> = (0..STORE_LANES).map(|_| Lane::default()).collect();
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        let count = processors.clamp(STORE_LANES_MIN, STORE_LANES_MAX);
+        let mut lanes: Vec<Lane> = (0..count).map(|_| Lane::default()).collect();
         lanes[0].put_back(first);
         let (questions, asked) = mpsc::channel(STORE_FENCES_AT_ONCE_MAX);
         let (prune, pruned) = mpsc::channel(STORE_PRUNE_QUEUE_MAX);

@@ -365,8 +365,10 @@ pub const LEASE_TRUSTED: Duration = Duration::from_millis(4_500);
 pub const STORE_POLL_EVERY: Duration = Duration::from_millis(600);
 /// Who has not looked for so long cannot say that another's lease has run out.
 pub const STORE_POLL_GAP_MAX: Duration = Duration::from_secs(3);
-/// Batches on their way to the database at once, each on a connection of its own.
-pub const STORE_LANES: usize = 4;
+/// Batches on their way to the database at once, each on a connection of its own: as many as the node has
+/// processors. Fewer lanes make larger batches, which cost each write less.
+pub const STORE_LANES_MIN: usize = 2;
+pub const STORE_LANES_MAX: usize = 4;
 pub const STORE_READERS: u32 = 8;
 /// Readers for lists and modules alone: they must not keep an entity from being activated.
 pub const STORE_LIST_READERS: u32 = 2;
