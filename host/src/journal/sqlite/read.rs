@@ -3,6 +3,7 @@
 //! A read looks at the index in memory and at the database. Meanwhile the packer may move rows from
 //! the tail into segments, so a read that finds the index changed in between starts again.
 
+use sqlx::sqlite::SqliteRow;
 use sqlx::{Row as _, SqliteConnection, SqliteExecutor};
 
 use crate::journal::error::StoreError;
@@ -19,8 +20,24 @@ use crate::words::{Address, EntityId, JournalName, Message, Seq};
 /// Greater than every id: no UTF-8 text has this byte.
 const AFTER_ALL_IDS: u8 = 0xff;
 
-const RESOLVE: &str = "SELECT no, coalesce((SELECT seq_last FROM segment WHERE entity = no \
-     ORDER BY seq_first DESC LIMIT 1), 0) FROM entity WHERE journal = ? AND id = ?";
+/// The number of entity `e`, and that of its newest event in a segment.
+macro_rules! head {
+    () => {
+        "e.no, coalesce((SELECT seq_last FROM segment WHERE entity = e.no \
+         ORDER BY seq_first DESC LIMIT 1), 0)"
+    };
+}
+
+const RESOLVE: &str =
+    concat!("SELECT ", head!(), " FROM entity e WHERE e.journal = ? AND e.id = ?");
+
+/// An entity that is activated is asked for all of this at once.
+const LOAD: &str = concat!(
+    "SELECT ",
+    head!(),
+    ", s.seq, s.type, s.data FROM entity e LEFT JOIN snapshot s ON s.entity = e.no AND s.seq <= ?3 \
+     WHERE e.journal = ?1 AND e.id = ?2 ORDER BY s.seq DESC LIMIT ?4",
+);
 
 /// The number of an entity and of its newest event.
 pub async fn resolve(inner: &Inner, address: &Address) -> Result<Known, StoreError> {
@@ -70,31 +87,42 @@ async fn look_up(
         .fetch_optional(executor)
         .await
         .map_err(fault::read)?;
+    found(row.as_ref())
+}
+
+fn found(row: Option<&SqliteRow>) -> Result<Known, StoreError> {
     match row {
-        Some(row) => Ok(Known { no: get(&row, 0)?, seq: get::<i64>(&row, 1)? as u64 }),
+        Some(row) => Ok(Known { no: get(row, 0)?, seq: get::<i64>(row, 1)? as u64 }),
         None => Ok(Known::ABSENT),
     }
 }
 
 pub async fn load(inner: &Inner, address: &Address, at: Option<Seq>) -> Result<Loaded, StoreError> {
-    let known = resolve(inner, address).await?;
-    if known.is_absent() {
+    let before = known(inner, address);
+    if before.as_ref().is_ok_and(|known| known.is_absent()) {
         return Ok(Loaded::default());
     }
-    let newest = at.map_or(known.seq, |at| at.0.min(known.seq));
-    let rows = sqlx::query(
-        "SELECT seq, type, data FROM snapshot WHERE entity = ? AND seq <= ? \
-         ORDER BY seq DESC LIMIT ?",
-    )
-    .bind(known.no)
-    .bind(newest as i64)
-    .bind(SNAPSHOTS_KEPT as i64)
-    .fetch_all(&inner.readers)
-    .await
-    .map_err(fault::read)?;
+    let rows = sqlx::query(LOAD)
+        .bind(address.journal.as_str())
+        .bind(address.id.as_str().as_bytes())
+        .bind(at.map_or(i64::MAX, |at| at.0.min(i64::MAX as u64) as i64))
+        .bind(SNAPSHOTS_KEPT as i64)
+        .fetch_all(&inner.readers)
+        .await
+        .map_err(fault::read)?;
+    let known = match before {
+        Ok(known) => known,
+        Err(mark) => {
+            let learned = inner.index().learn(address, mark, found(rows.first())?);
+            match learned {
+                Some(known) => known,
+                None => resolve(inner, address).await?,
+            }
+        }
+    };
     // A snapshot only saves time: the events tell the same.
-    let intact = |row| match snapshot(inner, known.no, row) {
-        Ok(snapshot) => Some(snapshot),
+    let intact = |row| match snapshot(inner, row) {
+        Ok(snapshot) => snapshot.filter(|snapshot| snapshot.seq.0 <= known.seq),
         Err(error) => {
             tracing::error!(%address, %error, "a snapshot is left aside");
             None
@@ -103,13 +131,14 @@ pub async fn load(inner: &Inner, address: &Address, at: Option<Seq>) -> Result<L
     Ok(Loaded { snapshot: rows.iter().find_map(intact), seq: Seq(known.seq) })
 }
 
-fn snapshot(inner: &Inner, no: i64, row: &sqlx::sqlite::SqliteRow) -> Result<Snapshot, StoreError> {
-    let (seq, type_no): (i64, i64) = (get(row, 0)?, get(row, 1)?);
+fn snapshot(inner: &Inner, row: &SqliteRow) -> Result<Option<Snapshot>, StoreError> {
+    let Some(seq) = get::<Option<i64>>(row, 2)? else { return Ok(None) };
+    let (no, type_no): (i64, i64) = (get(row, 0)?, get(row, 3)?);
     let key = [no as u64, seq as u64, type_no as u64];
-    let data = unseal(&key, get(row, 2)?)
+    let data = unseal(&key, get(row, 4)?)
         .map_err(|_| damaged(format!("snapshot {seq} of entity {no}")))?;
     let state = Message { type_name: type_name(inner, type_no)?, data };
-    Ok(Snapshot { seq: Seq(seq as u64), state })
+    Ok(Some(Snapshot { seq: Seq(seq as u64), state }))
 }
 
 pub async fn events(
@@ -345,7 +374,7 @@ pub async fn receipt(
 }
 
 fn receipt_row(
-    row: &sqlx::sqlite::SqliteRow,
+    row: &SqliteRow,
     no: i64,
     key: &str,
     address: &Address,
@@ -380,7 +409,7 @@ pub async fn receipts(
     .fetch_all(&inner.listers)
     .await
     .map_err(fault::read)?;
-    let found = |row: &sqlx::sqlite::SqliteRow| {
+    let found = |row: &SqliteRow| {
         let id = String::from_utf8(get(row, 4)?).map_err(|_| damaged("an id is not UTF-8"))?;
         let address = Address::new(get::<String>(row, 3)?, id);
         let receipt = receipt_row(row, get(row, 6)?, get(row, 5)?, &address)?;
@@ -464,7 +493,7 @@ async fn entity_rows(
         if mark != index.mark() {
             continue;
         }
-        let summary = |row: &sqlx::sqlite::SqliteRow| {
+        let summary = |row: &SqliteRow| {
             let head = index.tail_head(get(row, 0)?).unwrap_or(0);
             let id = String::from_utf8(get(row, 2)?).map_err(|_| damaged("an id is not UTF-8"))?;
             Ok(EntitySummary {
@@ -497,7 +526,7 @@ pub fn type_name(inner: &Inner, number: i64) -> Result<std::sync::Arc<str>, Stor
     inner.types().name(number).ok_or_else(|| damaged(format!("there is no message type {number}")))
 }
 
-pub fn get<'r, T>(row: &'r sqlx::sqlite::SqliteRow, column: usize) -> Result<T, StoreError>
+pub fn get<'r, T>(row: &'r SqliteRow, column: usize) -> Result<T, StoreError>
 where
     T: sqlx::Decode<'r, sqlx::Sqlite> + sqlx::Type<sqlx::Sqlite>,
 {
