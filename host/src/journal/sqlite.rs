@@ -13,6 +13,7 @@ mod open;
 mod outbox;
 mod pack;
 mod read;
+mod readers;
 mod rows;
 mod segment;
 mod sweep;
@@ -30,11 +31,12 @@ use std::sync::{
 };
 
 use bytes::Bytes;
-use sqlx::{Connection, SqlitePool};
+use sqlx::Connection;
 use tokio::sync::{Mutex, Notify};
 
 use crate::journal::error::{OpenError, StoreError};
 use crate::journal::sqlite::index::{Index, Types};
+use crate::journal::sqlite::readers::Readers;
 use crate::journal::sqlite::writer::Writer;
 use crate::journal::store::{
     Chore, DeploymentRecord, DueTimer, EffectId, EntityFilter, EntityPage, EventPage, FeedPage,
@@ -84,8 +86,8 @@ pub struct SqliteStore(Arc<Inner>);
 struct Inner {
     options: SqliteOptions,
     writer: Mutex<Writer>,
-    readers: SqlitePool,
-    listers: SqlitePool,
+    readers: Readers,
+    listers: Readers,
     index: SyncMutex<Index>,
     types: RwLock<Types>,
     poisoned: OnceLock<Arc<str>>,
@@ -165,8 +167,8 @@ impl Inner {
     fn new(
         options: SqliteOptions,
         writer: Mutex<Writer>,
-        readers: SqlitePool,
-        listers: SqlitePool,
+        readers: Readers,
+        listers: Readers,
         index: Index,
         types: Types,
         lock: File,

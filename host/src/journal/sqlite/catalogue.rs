@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use crate::journal::error::StoreError;
 use crate::journal::sqlite::Inner;
-use crate::journal::sqlite::fault::{self, damaged};
+use crate::journal::sqlite::fault::damaged;
 use crate::journal::sqlite::read::get;
 use crate::journal::store::{DeploymentRecord, ModuleRecord, deployment_conflict};
 use crate::words::{Digest, Grants, Revision};
@@ -31,13 +31,15 @@ pub async fn module(
     inner: &Inner,
     digest: &Digest,
 ) -> Result<Option<(ModuleRecord, Bytes)>, StoreError> {
-    let row = sqlx::query(
-        "SELECT digest, name, bytes, uploaded_at_ms, data FROM module WHERE digest = ?",
-    )
-    .bind(&digest.0[..])
-    .fetch_optional(&inner.readers)
-    .await
-    .map_err(fault::read)?;
+    let row = inner
+        .readers
+        .optional(
+            sqlx::query(
+                "SELECT digest, name, bytes, uploaded_at_ms, data FROM module WHERE digest = ?",
+            )
+            .bind(&digest.0[..]),
+        )
+        .await?;
     let Some(row) = row else { return Ok(None) };
     let bytes = Bytes::from(get::<Vec<u8>>(&row, 4)?);
     if Digest::of(&bytes) != *digest {
@@ -47,12 +49,9 @@ pub async fn module(
 }
 
 pub async fn modules(inner: &Inner) -> Result<Vec<ModuleRecord>, StoreError> {
-    let rows = sqlx::query(
+    let rows = inner.readers.all(sqlx::query(
         "SELECT digest, name, bytes, uploaded_at_ms FROM module ORDER BY uploaded_at_ms, digest",
-    )
-    .fetch_all(&inner.readers)
-    .await
-    .map_err(fault::read)?;
+    )).await?;
     rows.iter().map(module_record).collect()
 }
 
@@ -76,12 +75,9 @@ pub async fn put_deployment(inner: &Inner, record: &DeploymentRecord) -> Result<
 }
 
 pub async fn deployments(inner: &Inner) -> Result<Vec<DeploymentRecord>, StoreError> {
-    let rows = sqlx::query(
+    let rows = inner.readers.all(sqlx::query(
         "SELECT revision, modules, created_at_ms, note, grants FROM deployment ORDER BY revision",
-    )
-    .fetch_all(&inner.readers)
-    .await
-    .map_err(fault::read)?;
+    )).await?;
     rows.iter().map(deployment_record).collect()
 }
 

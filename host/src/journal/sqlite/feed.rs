@@ -5,12 +5,10 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use futures_util::TryStreamExt;
 use sqlx::sqlite::SqliteRow;
 
 use crate::journal::error::StoreError;
 use crate::journal::sqlite::Inner;
-use crate::journal::sqlite::fault;
 use crate::journal::sqlite::outbox::address;
 use crate::journal::sqlite::read::{get, type_name};
 use crate::journal::sqlite::segment::{Packed, Segment, unseal};
@@ -78,19 +76,15 @@ async fn find(
     limit: usize,
     bytes_max: usize,
 ) -> Result<Vec<Found>, StoreError> {
-    let mut rows = sqlx::query(FEED)
-        .bind(i64::try_from(from).unwrap_or(i64::MAX))
-        .bind(limit as i64)
-        .fetch(&inner.listers);
+    let query = sqlx::query(FEED).bind(i64::try_from(from).unwrap_or(i64::MAX)).bind(limit as i64);
     let mut found: Vec<Found> = Vec::new();
-    let mut bytes = 0;
-    while (bytes < bytes_max || found.is_empty())
-        && let Some(row) = rows.try_next().await.map_err(fault::read)?
-    {
-        let entry = entry(&row)?;
-        bytes += entry.event.as_ref().map_or(0, |event| event.data.len());
+    let take = |row: &SqliteRow| {
+        let entry = entry(row)?;
+        let bytes = entry.event.as_ref().map_or(0, |event| event.data.len());
         found.push(entry);
-    }
+        Ok(bytes)
+    };
+    inner.listers.some(query, bytes_max, take).await?;
     Ok(found)
 }
 
@@ -129,16 +123,13 @@ async fn packed(inner: &Inner, found: &[Found]) -> Result<HashMap<(i64, u64), Pa
     }
     let list: Vec<String> =
         wanted.iter().map(|(no, (first, last))| format!("[{no},{first},{last}]")).collect();
-    let rows = sqlx::query(
+    let rows = inner.listers.all(sqlx::query(
         "SELECT s.entity, s.seq_first, s.seq_last, s.data FROM ( \
             SELECT value->>0 no, value->>1 first, value->>2 last FROM json_each(?)) w \
          CROSS JOIN segment s ON s.entity = w.no AND s.seq_first <= w.last AND s.seq_first >= \
             coalesce((SELECT max(seq_first) FROM segment WHERE entity = w.no AND seq_first <= w.first), 0)",
     )
-    .bind(format!("[{}]", list.join(",")))
-    .fetch_all(&inner.listers)
-    .await
-    .map_err(fault::read)?;
+    .bind(format!("[{}]", list.join(",")))).await?;
     for row in rows {
         let segment = Segment {
             entity: get(&row, 0)?,
@@ -161,12 +152,10 @@ async fn packed(inner: &Inner, found: &[Found]) -> Result<HashMap<(i64, u64), Pa
 }
 
 pub async fn end(inner: &Inner) -> Result<GroupPosition, StoreError> {
-    let newest: i64 = sqlx::query_scalar(
+    let query = sqlx::query(
         "SELECT max(coalesce((SELECT max(off) FROM journal), 0), coalesce((SELECT max(off) FROM feed), 0))",
-    )
-    .fetch_one(&inner.readers)
-    .await
-    .map_err(fault::read)?;
+    );
+    let newest: i64 = get(&inner.readers.one(query).await?, 0)?;
     Ok(GroupPosition { partition: Partition(0), off: newest as u64 + 1 })
 }
 
@@ -175,22 +164,18 @@ pub async fn groups(
     after: Option<&str>,
     limit: usize,
 ) -> Result<Vec<String>, StoreError> {
-    sqlx::query_scalar(
+    let query = sqlx::query(
         "SELECT DISTINCT grp FROM position WHERE ?1 IS NULL OR grp > ?1 ORDER BY grp LIMIT ?2",
-    )
-    .bind(after)
-    .bind(limit as i64)
-    .fetch_all(&inner.readers)
-    .await
-    .map_err(fault::read)
+    );
+    let rows = inner.readers.all(query.bind(after).bind(limit as i64)).await?;
+    rows.iter().map(|row| get(row, 0)).collect()
 }
 
 pub async fn positions(inner: &Inner, group: &str) -> Result<Vec<GroupPosition>, StoreError> {
-    let rows = sqlx::query("SELECT part, off FROM position WHERE grp = ? ORDER BY part")
-        .bind(group)
-        .fetch_all(&inner.readers)
-        .await
-        .map_err(fault::read)?;
+    let rows = inner
+        .readers
+        .all(sqlx::query("SELECT part, off FROM position WHERE grp = ? ORDER BY part").bind(group))
+        .await?;
     let position = |row: &SqliteRow| {
         let partition = Partition(get::<i64>(row, 0)? as u32);
         Ok(GroupPosition { partition, off: get::<i64>(row, 1)? as u64 })
@@ -205,16 +190,13 @@ pub async fn laggards(
     limit: usize,
 ) -> Result<Vec<Laggard>, StoreError> {
     let list: Vec<String> = partitions.iter().map(Partition::to_string).collect();
-    let rows = sqlx::query(
+    let rows = inner.listers.all(sqlx::query(
         "SELECT part, journal, id, seq, tries, due_ms, error, parked FROM laggard WHERE grp = ? \
          AND part IN (SELECT value FROM json_each(?)) ORDER BY parked, due_ms, journal, id LIMIT ?",
     )
     .bind(group)
     .bind(format!("[{}]", list.join(",")))
-    .bind(limit as i64)
-    .fetch_all(&inner.listers)
-    .await
-    .map_err(fault::read)?;
+    .bind(limit as i64)).await?;
     let laggard = |row: &SqliteRow| {
         Ok(Laggard {
             partition: Partition(get::<i64>(row, 0)? as u32),

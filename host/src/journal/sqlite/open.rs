@@ -5,9 +5,7 @@ use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
 use sqlx::migrate::{MigrateError, Migrator};
-use sqlx::sqlite::{
-    SqliteAutoVacuum, SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous,
-};
+use sqlx::sqlite::{SqliteAutoVacuum, SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{ConnectOptions, SqliteConnection};
 use tokio::sync::Mutex;
 
@@ -15,14 +13,14 @@ use crate::journal::directory;
 use crate::journal::error::OpenError;
 use crate::journal::sqlite::fault::{self, Fault};
 use crate::journal::sqlite::index::{Index, Row, Types};
+use crate::journal::sqlite::readers::Readers;
 use crate::journal::sqlite::rows::Statements;
 use crate::journal::sqlite::segment::CHECKSUM_BYTES;
 use crate::journal::sqlite::writer::Writer;
 use crate::journal::sqlite::{Inner, SqliteOptions};
 use crate::words::limits::{
-    JOURNAL_BUSY_WAIT_MAX, JOURNAL_LIST_READERS, JOURNAL_READER_WAIT_MAX, JOURNAL_READERS,
-    JOURNAL_SCAN_ROWS, JOURNAL_STATEMENTS_KEPT, KNOWN_ENTITIES_MAX, QUICK_CHECK_BYTES_MAX,
-    WAL_CHECKPOINT_PAGES,
+    JOURNAL_BUSY_WAIT_MAX, JOURNAL_LIST_READERS, JOURNAL_READERS, JOURNAL_SCAN_ROWS,
+    JOURNAL_STATEMENTS_KEPT, KNOWN_ENTITIES_MAX, QUICK_CHECK_BYTES_MAX, WAL_CHECKPOINT_PAGES,
 };
 
 pub const FILE: &str = "stead.db";
@@ -62,17 +60,11 @@ pub async fn open(data_dir: &Path, options: SqliteOptions) -> Result<Inner, Open
         .fetch_one(&mut connection)
         .await
         .map_err(failed)?;
-    let pool = |connections| {
-        SqlitePoolOptions::new()
-            .max_connections(connections)
-            .acquire_timeout(JOURNAL_READER_WAIT_MAX)
-            .test_before_acquire(false)
-            .idle_timeout(None)
-            .max_lifetime(None)
-    };
     let settings = settings.create_if_missing(false);
-    let readers = pool(JOURNAL_READERS).connect_with(settings.clone()).await.map_err(failed)?;
-    let listers = pool(JOURNAL_LIST_READERS).connect_lazy_with(settings);
+    let readers = Readers::new(settings.clone(), JOURNAL_READERS);
+    // One that cannot be had is known at the start.
+    readers.take().await.map_err(failed)?.done();
+    let listers = Readers::new(settings, JOURNAL_LIST_READERS);
     let writer = Writer {
         connection: Some(connection),
         statements: Statements::default(),

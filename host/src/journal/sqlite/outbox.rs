@@ -1,15 +1,14 @@
 //! Reads of effects and timers.
 
 use bytes::Bytes;
-use futures_util::TryStreamExt;
-use sqlx::SqlitePool;
-use sqlx::sqlite::{SqliteArguments, SqliteRow};
+use sqlx::sqlite::SqliteRow;
 
 use crate::journal::error::StoreError;
 use crate::journal::sqlite::Inner;
 use crate::journal::sqlite::draft::id_key;
-use crate::journal::sqlite::fault::{self, damaged};
+use crate::journal::sqlite::fault::damaged;
 use crate::journal::sqlite::read::{get, resolve};
+use crate::journal::sqlite::readers::{Query, Readers};
 use crate::journal::sqlite::segment::unseal;
 use crate::journal::store::{DueTimer, EffectId, OutboxRow, StoredCall, Timer, TimerRow};
 use crate::words::limits::ROWS_READ_BYTES_MAX;
@@ -24,8 +23,6 @@ macro_rules! effects {
         )
     };
 }
-
-type Query<'q> = sqlx::query::Query<'q, sqlx::Sqlite, SqliteArguments>;
 
 pub async fn outbox(
     inner: &Inner,
@@ -51,7 +48,7 @@ pub async fn dead_letters(
 
 pub async fn effect(inner: &Inner, id: EffectId) -> Result<Option<OutboxRow>, StoreError> {
     let query = sqlx::query(effects!("o.id = ?")).bind(id.0.to_vec());
-    let row = query.fetch_optional(&inner.readers).await.map_err(fault::read)?;
+    let row = inner.readers.optional(query).await?;
     row.map(|row| effect_row(&row)).transpose()
 }
 
@@ -75,22 +72,21 @@ fn list(shards: &[Shard]) -> String {
     format!("[{}]", numbers.join(","))
 }
 
-async fn effects(pool: &SqlitePool, query: Query<'_>) -> Result<Vec<OutboxRow>, StoreError> {
-    let mut rows = query.fetch(pool);
+async fn effects(readers: &Readers, query: Query<'_>) -> Result<Vec<OutboxRow>, StoreError> {
     let mut effects: Vec<OutboxRow> = Vec::new();
-    let mut bytes = 0;
-    while bytes < ROWS_READ_BYTES_MAX
-        && let Some(row) = rows.try_next().await.map_err(fault::read)?
-    {
-        match effect_row(&row) {
-            Ok(effect) => {
-                bytes += effect.call.size();
-                effects.push(effect);
-            }
-            // The others are delivered all the same.
-            Err(error) => tracing::error!(%error, "an effect is left aside"),
+    let take = |row: &SqliteRow| match effect_row(row) {
+        Ok(effect) => {
+            let bytes = effect.call.size();
+            effects.push(effect);
+            Ok(bytes)
         }
-    }
+        // The others are delivered all the same.
+        Err(error) => {
+            tracing::error!(%error, "an effect is left aside");
+            Ok(0)
+        }
+    };
+    readers.some(query, ROWS_READ_BYTES_MAX, take).await?;
     Ok(effects)
 }
 
@@ -125,17 +121,14 @@ pub async fn timers(
     until_ms: u64,
     limit: usize,
 ) -> Result<Vec<DueTimer>, StoreError> {
-    let rows = sqlx::query(
+    let rows = inner.listers.all(sqlx::query(
         "SELECT t.shard, e.journal, e.id, t.name, t.due_ms, t.token \
          FROM timer t CROSS JOIN entity e ON e.no = t.entity \
          WHERE t.due_ms <= ? AND t.shard IN (SELECT value FROM json_each(?)) ORDER BY t.due_ms LIMIT ?",
     )
     .bind(i64::try_from(until_ms).unwrap_or(i64::MAX))
     .bind(list(shards))
-    .bind(limit as i64)
-    .fetch_all(&inner.listers)
-    .await
-    .map_err(fault::read)?;
+    .bind(limit as i64)).await?;
     let due = |row: &SqliteRow| {
         Ok(DueTimer {
             shard: Shard(get::<i64>(row, 0)? as u32),
@@ -163,23 +156,13 @@ pub async fn list_timers(
     limit: usize,
 ) -> Result<Vec<TimerRow>, StoreError> {
     let (of, name) = after.unzip();
-    let mut rows = sqlx::query(ALL_TIMERS)
+    let query = sqlx::query(ALL_TIMERS)
         .bind(of.map_or("", |of| of.journal.as_str()))
         .bind(of.map_or("", |of| of.id.as_str()).as_bytes())
         .bind(name.unwrap_or(""))
         .bind(after.is_none())
-        .bind(limit as i64)
-        .fetch(&inner.listers);
-    let mut timers: Vec<TimerRow> = Vec::new();
-    let mut bytes = 0;
-    while bytes < ROWS_READ_BYTES_MAX
-        && let Some(row) = rows.try_next().await.map_err(fault::read)?
-    {
-        let timer = timer_row(&row, &address(&row, 9)?)?;
-        bytes += timer.timer.payload.len();
-        timers.push(timer);
-    }
-    Ok(timers)
+        .bind(limit as i64);
+    timer_rows(&inner.listers, query, |row| timer_row(row, &address(row, 9)?)).await
 }
 
 pub async fn timers_of(
@@ -189,17 +172,23 @@ pub async fn timers_of(
     limit: usize,
 ) -> Result<Vec<TimerRow>, StoreError> {
     let known = resolve(inner, of).await?;
-    let mut rows =
-        sqlx::query(TIMERS).bind(known.no).bind(name).bind(limit as i64).fetch(&inner.readers);
+    let query = sqlx::query(TIMERS).bind(known.no).bind(name).bind(limit as i64);
+    timer_rows(&inner.readers, query, |row| timer_row(row, of)).await
+}
+
+async fn timer_rows(
+    readers: &Readers,
+    query: Query<'_>,
+    timer: impl Fn(&SqliteRow) -> Result<TimerRow, StoreError>,
+) -> Result<Vec<TimerRow>, StoreError> {
     let mut timers: Vec<TimerRow> = Vec::new();
-    let mut bytes = 0;
-    while bytes < ROWS_READ_BYTES_MAX
-        && let Some(row) = rows.try_next().await.map_err(fault::read)?
-    {
-        let timer = timer_row(&row, of)?;
-        bytes += timer.timer.payload.len();
+    let take = |row: &SqliteRow| {
+        let timer = timer(row)?;
+        let bytes = timer.timer.payload.len();
         timers.push(timer);
-    }
+        Ok(bytes)
+    };
+    readers.some(query, ROWS_READ_BYTES_MAX, take).await?;
     Ok(timers)
 }
 

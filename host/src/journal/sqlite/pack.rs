@@ -10,7 +10,7 @@ use std::collections::{BTreeSet, HashMap};
 use sqlx::Row as _;
 
 use crate::journal::error::StoreError;
-use crate::journal::sqlite::fault::{self, damaged};
+use crate::journal::sqlite::fault::damaged;
 use crate::journal::sqlite::read::{get, packed, tail_events};
 use crate::journal::sqlite::segment::{Encoder, Packed, Segment};
 use crate::journal::sqlite::{Inner, SqliteOptions};
@@ -143,17 +143,19 @@ impl Inner {
         entities: impl Iterator<Item = i64>,
     ) -> Result<HashMap<i64, Newest>, StoreError> {
         let list: Vec<String> = entities.map(|no| no.to_string()).collect();
-        let rows = sqlx::query(
-            "SELECT s.entity, s.seq_first, s.seq_last, length(s.data), \
+        let rows = self
+            .readers
+            .all(
+                sqlx::query(
+                    "SELECT s.entity, s.seq_first, s.seq_last, length(s.data), \
                 CASE WHEN length(s.data) <= ?1 THEN s.data ELSE x'' END \
              FROM json_each(?2) e CROSS JOIN segment s ON s.entity = e.value AND s.seq_first = \
                 (SELECT max(seq_first) FROM segment WHERE entity = e.value)",
-        )
-        .bind(self.options.segment_merge_bytes_max as i64)
-        .bind(format!("[{}]", list.join(",")))
-        .fetch_all(&self.readers)
-        .await
-        .map_err(fault::read)?;
+                )
+                .bind(self.options.segment_merge_bytes_max as i64)
+                .bind(format!("[{}]", list.join(","))),
+            )
+            .await?;
         let mut newest = HashMap::with_capacity(rows.len());
         for row in rows {
             let segment = Segment {
@@ -174,13 +176,10 @@ impl Inner {
         entities: impl Iterator<Item = i64>,
     ) -> Result<HashMap<i64, u64>, StoreError> {
         let list: Vec<String> = entities.map(|no| no.to_string()).collect();
-        let rows = sqlx::query(
+        let rows = self.readers.all(sqlx::query(
             "SELECT f.entity, f.before FROM json_each(?) e CROSS JOIN forgotten f ON f.entity = e.value",
         )
-        .bind(format!("[{}]", list.join(",")))
-        .fetch_all(&self.readers)
-        .await
-        .map_err(fault::read)?;
+        .bind(format!("[{}]", list.join(",")))).await?;
         rows.iter().map(|row| Ok((get(row, 0)?, get::<i64>(row, 1)? as u64))).collect()
     }
 
@@ -189,14 +188,12 @@ impl Inner {
         let spared: Vec<String> =
             self.index().all_set_aside().iter().map(|no| no.to_string()).collect();
         let spared = format!("[{}]", spared.join(","));
-        let oldest: Option<i64> = sqlx::query_scalar(
+        let oldest = sqlx::query(
             "SELECT off FROM journal WHERE entity NOT IN (SELECT value FROM json_each(?)) \
              ORDER BY off LIMIT 1",
-        )
-        .bind(&spared)
-        .fetch_optional(&self.readers)
-        .await
-        .map_err(fault::read)?;
+        );
+        let oldest = self.readers.optional(oldest.bind(&spared)).await?;
+        let oldest: Option<i64> = oldest.map(|row| get(&row, 0)).transpose()?;
         let Some(oldest) = oldest.filter(|oldest| *oldest <= round.cut) else { return Ok(false) };
         let end = round.cut.min(oldest.saturating_add(PACK_DELETE_ROWS - 1));
         // In which order they were stored is not known from their segments.

@@ -4,12 +4,13 @@
 //! the tail into segments, so a read that finds the index changed in between starts again.
 
 use sqlx::sqlite::SqliteRow;
-use sqlx::{Row as _, SqliteConnection, SqliteExecutor};
+use sqlx::{Row as _, SqliteConnection};
 
 use crate::journal::error::StoreError;
 use crate::journal::sqlite::Inner;
 use crate::journal::sqlite::fault::{self, damaged};
 use crate::journal::sqlite::index::{Known, Mark, Row};
+use crate::journal::sqlite::readers::Query;
 use crate::journal::sqlite::segment::{Packed, Segment, unseal};
 use crate::journal::store::{
     EntityFilter, EntityPage, EntitySummary, EventPage, Loaded, Receipt, Snapshot, StoredEvent,
@@ -46,7 +47,7 @@ pub async fn resolve(inner: &Inner, address: &Address) -> Result<Known, StoreErr
             Ok(known) => return Ok(known),
             Err(mark) => mark,
         };
-        let found = look_up(&inner.readers, address).await?;
+        let found = found(inner.readers.optional(look_up(address)).await?.as_ref())?;
         // Each round means that the packer has finished a slice: this ends.
         if let Some(known) = inner.index().learn(address, mark, found) {
             return Ok(known);
@@ -65,7 +66,8 @@ pub async fn resolve_on(
             Ok(known) => return Ok(known),
             Err(mark) => mark,
         };
-        let found = look_up(&mut *connection, address).await?;
+        let row = look_up(address).fetch_optional(&mut *connection).await.map_err(fault::read)?;
+        let found = found(row.as_ref())?;
         if let Some(known) = inner.index().learn(address, mark, found) {
             return Ok(known);
         }
@@ -77,17 +79,8 @@ fn known(inner: &Inner, address: &Address) -> Result<Known, Mark> {
     index.known(address).ok_or_else(|| index.mark())
 }
 
-async fn look_up(
-    executor: impl SqliteExecutor<'_>,
-    address: &Address,
-) -> Result<Known, StoreError> {
-    let row = sqlx::query(RESOLVE)
-        .bind(address.journal.as_str())
-        .bind(address.id.as_str().as_bytes())
-        .fetch_optional(executor)
-        .await
-        .map_err(fault::read)?;
-    found(row.as_ref())
+fn look_up(address: &Address) -> Query<'_> {
+    sqlx::query(RESOLVE).bind(address.journal.as_str()).bind(address.id.as_str().as_bytes())
 }
 
 fn found(row: Option<&SqliteRow>) -> Result<Known, StoreError> {
@@ -102,14 +95,16 @@ pub async fn load(inner: &Inner, address: &Address, at: Option<Seq>) -> Result<L
     if before.as_ref().is_ok_and(|known| known.is_absent()) {
         return Ok(Loaded::default());
     }
-    let rows = sqlx::query(LOAD)
-        .bind(address.journal.as_str())
-        .bind(address.id.as_str().as_bytes())
-        .bind(at.map_or(i64::MAX, |at| at.0.min(i64::MAX as u64) as i64))
-        .bind(SNAPSHOTS_KEPT as i64)
-        .fetch_all(&inner.readers)
-        .await
-        .map_err(fault::read)?;
+    let rows = inner
+        .readers
+        .all(
+            sqlx::query(LOAD)
+                .bind(address.journal.as_str())
+                .bind(address.id.as_str().as_bytes())
+                .bind(at.map_or(i64::MAX, |at| at.0.min(i64::MAX as u64) as i64))
+                .bind(SNAPSHOTS_KEPT as i64),
+        )
+        .await?;
     let known = match before {
         Ok(known) => known,
         Err(mark) => {
@@ -193,15 +188,12 @@ pub async fn events(
 
 /// The first event after one that is missing, if that was forgotten.
 async fn first_kept(inner: &Inner, no: i64, missing: u64) -> Result<Option<u64>, StoreError> {
-    let row = sqlx::query(
+    let row = inner.readers.optional(sqlx::query(
         "SELECT before, (SELECT min(seq_first) FROM segment WHERE entity = ?1 AND seq_first > ?2) \
          FROM forgotten WHERE entity = ?1 AND before > ?2",
     )
     .bind(no)
-    .bind(missing as i64)
-    .fetch_optional(&inner.readers)
-    .await
-    .map_err(fault::read)?;
+    .bind(missing as i64)).await?;
     let Some(row) = row else { return Ok(None) };
     let before = get::<i64>(&row, 0)? as u64;
     let packed = get::<Option<i64>>(&row, 1)?.map(|first| first as u64);
@@ -237,17 +229,14 @@ impl Page {
     ) -> Result<(), StoreError> {
         let mut segments = SEGMENTS_READ_FIRST;
         while !self.is_full() {
-            let rows = sqlx::query(
+            let rows = inner.readers.all(sqlx::query(
                 "SELECT seq_first, seq_last, data FROM segment WHERE entity = ?1 AND seq_first >= \
                  coalesce((SELECT max(seq_first) FROM segment WHERE entity = ?1 AND seq_first <= ?2), ?2) \
                  ORDER BY seq_first LIMIT ?3",
             )
             .bind(no)
             .bind(self.next as i64)
-            .bind(std::mem::replace(&mut segments, SEGMENTS_READ_NEXT))
-            .fetch_all(&inner.readers)
-            .await
-            .map_err(fault::read)?;
+            .bind(std::mem::replace(&mut segments, SEGMENTS_READ_NEXT))).await?;
             let before = self.next;
             for row in rows {
                 let segment = Segment {
@@ -317,14 +306,16 @@ pub async fn tail_events(
     if missing.is_empty() {
         return Ok(events);
     }
-    let read = sqlx::query(
-        "SELECT seq, at_ms, type, data, entity FROM journal \
+    let read = inner
+        .readers
+        .all(
+            sqlx::query(
+                "SELECT seq, at_ms, type, data, entity FROM journal \
          WHERE off IN (SELECT value FROM json_each(?))",
-    )
-    .bind(format!("[{}]", missing.join(",")))
-    .fetch_all(&inner.readers)
-    .await
-    .map_err(fault::read)?;
+            )
+            .bind(format!("[{}]", missing.join(","))),
+        )
+        .await?;
     for row in read {
         let (seq, at_ms, type_no): (i64, i64, i64) = (get(&row, 0)?, get(&row, 1)?, get(&row, 2)?);
         let key = [get::<i64>(&row, 4)? as u64, seq as u64, at_ms as u64, type_no as u64];
@@ -359,16 +350,18 @@ pub async fn receipt(
     now_ms: u64,
 ) -> Result<Option<Receipt>, StoreError> {
     let known = resolve(inner, address).await?;
-    let row = sqlx::query(
-        "SELECT request_hash, reply, expires_at_ms FROM receipt \
+    let row = inner
+        .readers
+        .optional(
+            sqlx::query(
+                "SELECT request_hash, reply, expires_at_ms FROM receipt \
          WHERE entity = ? AND key = ? AND expires_at_ms > ?",
-    )
-    .bind(known.no)
-    .bind(key)
-    .bind(now_ms as i64)
-    .fetch_optional(&inner.readers)
-    .await
-    .map_err(fault::read)?;
+            )
+            .bind(known.no)
+            .bind(key)
+            .bind(now_ms as i64),
+        )
+        .await?;
     let Some(row) = row else { return Ok(None) };
     receipt_row(&row, known.no, key, address).map(Some)
 }
@@ -394,21 +387,23 @@ pub async fn receipts(
     limit: usize,
 ) -> Result<Vec<(Address, Receipt)>, StoreError> {
     let (address, key) = after.unzip();
-    let rows = sqlx::query(
-        "SELECT r.request_hash, r.reply, r.expires_at_ms, e.journal, e.id, r.key, e.no \
+    let rows = inner
+        .listers
+        .all(
+            sqlx::query(
+                "SELECT r.request_hash, r.reply, r.expires_at_ms, e.journal, e.id, r.key, e.no \
          FROM entity e JOIN receipt r ON r.entity = e.no WHERE r.expires_at_ms > ?1 \
          AND (?2 OR (e.journal, e.id, r.key) > (?3, ?4, ?5)) \
          ORDER BY e.journal, e.id, r.key LIMIT ?6",
-    )
-    .bind(i64::try_from(now_ms).unwrap_or(i64::MAX))
-    .bind(after.is_none())
-    .bind(address.map_or("", |address| address.journal.as_str()))
-    .bind(address.map_or("", |address| address.id.as_str()).as_bytes())
-    .bind(key.unwrap_or(""))
-    .bind(limit as i64)
-    .fetch_all(&inner.listers)
-    .await
-    .map_err(fault::read)?;
+            )
+            .bind(i64::try_from(now_ms).unwrap_or(i64::MAX))
+            .bind(after.is_none())
+            .bind(address.map_or("", |address| address.journal.as_str()))
+            .bind(address.map_or("", |address| address.id.as_str()).as_bytes())
+            .bind(key.unwrap_or(""))
+            .bind(limit as i64),
+        )
+        .await?;
     let found = |row: &SqliteRow| {
         let id = String::from_utf8(get(row, 4)?).map_err(|_| damaged("an id is not UTF-8"))?;
         let address = Address::new(get::<String>(row, 3)?, id);
@@ -455,7 +450,7 @@ async fn entity_rows(
          WHERE entity = no ORDER BY seq_first DESC LIMIT 1), 0) FROM entity ";
     loop {
         let mark = inner.index().mark();
-        let rows = match &filter.journal {
+        let query = match &filter.journal {
             Some(journal) => {
                 match after.map(|after| after.journal.cmp(journal)) {
                     Some(std::cmp::Ordering::Greater) => return Ok(Vec::new()),
@@ -470,8 +465,6 @@ async fn entity_rows(
                     .bind(from.as_slice().max(prefix))
                     .bind(end_of_prefix(prefix))
                     .bind(limit as i64)
-                    .fetch_all(&inner.listers)
-                    .await
             }
             None => {
                 let text = format!(
@@ -484,11 +477,9 @@ async fn entity_rows(
                     .bind(prefix.len() as i64)
                     .bind(prefix)
                     .bind(limit as i64)
-                    .fetch_all(&inner.listers)
-                    .await
             }
         };
-        let rows = rows.map_err(fault::read)?;
+        let rows = inner.listers.all(query).await?;
         let index = inner.index();
         if mark != index.mark() {
             continue;

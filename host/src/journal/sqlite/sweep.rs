@@ -5,7 +5,6 @@
 
 use crate::journal::error::StoreError;
 use crate::journal::sqlite::Inner;
-use crate::journal::sqlite::fault;
 use crate::journal::sqlite::read::get;
 use crate::words::limits::FEED_SWEPT_ROWS;
 
@@ -24,12 +23,8 @@ impl Inner {
     ///
     /// The newest place of all stays, from which offsets go on: an entity's newest event is never forgotten.
     pub async fn sweep_feed_slice(&self, swept: &mut i64) -> Result<bool, StoreError> {
-        let slice = sqlx::query(SLICE)
-            .bind(*swept)
-            .bind(FEED_SWEPT_ROWS)
-            .fetch_one(&self.readers)
-            .await
-            .map_err(fault::read)?;
+        let slice = sqlx::query(SLICE).bind(*swept).bind(FEED_SWEPT_ROWS);
+        let slice = self.readers.one(slice).await?;
         let Some(last) = get::<Option<i64>>(&slice, 0)? else {
             *swept = 0;
             return Ok(false);

@@ -302,7 +302,7 @@ async fn a_commit_does_not_wait_for_readers() {
     let store = open(dir.path()).await;
     let mut busy = Vec::new();
     for _ in 0..JOURNAL_READERS {
-        busy.push(store.0.readers.acquire().await.unwrap());
+        busy.push(store.0.readers.get().await.unwrap());
     }
     let batch = [write("a", 0, 1)];
     let commit = tokio::time::timeout(Duration::from_secs(5), store.commit(&batch, &[]));
@@ -342,8 +342,9 @@ async fn a_damaged_row_keeps_nobody_else_from_being_packed() {
     store.pack_now().await;
     assert_eq!(store.0.index().rows(), 0);
     let rows = async |store: &SqliteStore| -> Vec<(i64, i64)> {
+        let mut reader = store.0.readers.get().await.unwrap();
         let rows = sqlx::query_as("SELECT entity, count(*) FROM journal GROUP BY entity");
-        rows.fetch_all(&store.0.readers).await.unwrap()
+        rows.fetch_all(&mut reader.connection).await.unwrap()
     };
     assert_eq!(rows(&store).await, [(2, 9)]);
     store.commit(&[write("victim", 9, 1), write("b", 9, 1)], &[]).await.unwrap();
@@ -425,9 +426,5 @@ async fn expired_receipts_are_deleted() {
         .collect();
     store.commit(&batch, &[]).await.unwrap();
     store.0.sweep_receipts(now + 1).await.unwrap();
-    let left: i64 = sqlx::query_scalar("SELECT count(*) FROM receipt")
-        .fetch_one(&store.0.readers)
-        .await
-        .unwrap();
-    assert_eq!(left, 600);
+    assert_eq!(functions::number(&store, "SELECT count(*) FROM receipt").await, 600);
 }

@@ -2,7 +2,6 @@
 
 use std::ops::Bound;
 
-use futures_util::TryStreamExt;
 use sqlx::sqlite::{SqliteArguments, SqliteRow};
 use sqlx::{Arguments, AssertSqlSafe};
 
@@ -17,12 +16,14 @@ use crate::words::Message;
 use crate::words::limits::{ROWS_READ_BYTES_MAX, VIEW_DELETE_ROWS};
 
 pub async fn row(inner: &Inner, view: &str, key: &str) -> Result<Option<ViewRow>, StoreError> {
-    let row = sqlx::query("SELECT key, x'', type, data FROM view_row WHERE view = ? AND key = ?")
-        .bind(view)
-        .bind(key)
-        .fetch_optional(&inner.readers)
-        .await
-        .map_err(fault::read)?;
+    let row = inner
+        .readers
+        .optional(
+            sqlx::query("SELECT key, x'', type, data FROM view_row WHERE view = ? AND key = ?")
+                .bind(view)
+                .bind(key),
+        )
+        .await?;
     row.map(|row| view_row(&row, view)).transpose()
 }
 
@@ -41,16 +42,15 @@ pub async fn rows(
 ) -> Result<Vec<ViewRow>, StoreError> {
     let (text, arguments) =
         statement(view, query).map_err(sqlx::Error::Encode).map_err(fault::read)?;
-    let mut rows = sqlx::query_with(AssertSqlSafe(text), arguments).fetch(&inner.listers);
     let mut found: Vec<ViewRow> = Vec::new();
-    let mut bytes = 0;
-    while bytes < ROWS_READ_BYTES_MAX
-        && let Some(row) = rows.try_next().await.map_err(fault::read)?
-    {
-        let row = view_row(&row, view)?;
-        bytes += row.message.size();
+    let take = |row: &SqliteRow| {
+        let row = view_row(row, view)?;
+        let bytes = row.message.size();
         found.push(row);
-    }
+        Ok(bytes)
+    };
+    let query = sqlx::query_with(AssertSqlSafe(text), arguments);
+    inner.listers.some(query, ROWS_READ_BYTES_MAX, take).await?;
     Ok(found)
 }
 
@@ -109,14 +109,12 @@ pub async fn list(
     let query = ViewQuery { after, limit, ..ViewQuery::default() };
     let mut listed = Vec::new();
     for ViewRow { key, message, .. } in rows(inner, view, &query).await? {
-        let index = sqlx::query_as(
+        let query = sqlx::query(
             "SELECT field, value FROM view_value WHERE view = ? AND key = ? ORDER BY field",
-        )
-        .bind(view)
-        .bind(&key)
-        .fetch_all(&inner.listers)
-        .await
-        .map_err(fault::read)?;
+        );
+        let values = inner.listers.all(query.bind(view).bind(&key)).await?;
+        let value = |row: &SqliteRow| Ok((get(row, 0)?, get(row, 1)?));
+        let index = values.iter().map(value).collect::<Result<_, StoreError>>()?;
         listed.push(RowChange { view: view.into(), key, row: Some(NewRow { message, index }) });
     }
     Ok(listed)
@@ -131,12 +129,9 @@ pub async fn names(
     let mut names: Vec<String> = Vec::new();
     let mut after = after.map(str::to_owned);
     while names.len() < limit {
-        let next: Option<String> =
-            sqlx::query_scalar("SELECT min(view) FROM view_row WHERE view > ?")
-                .bind(after.as_deref().unwrap_or_default())
-                .fetch_one(&inner.listers)
-                .await
-                .map_err(fault::read)?;
+        let query = sqlx::query("SELECT min(view) FROM view_row WHERE view > ?");
+        let query = query.bind(after.as_deref().unwrap_or_default());
+        let next: Option<String> = get(&inner.listers.one(query).await?, 0)?;
         let Some(name) = next else { break };
         after = Some(name.clone());
         names.push(name);

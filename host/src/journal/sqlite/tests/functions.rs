@@ -11,7 +11,8 @@ use crate::journal::sqlite::segment::{Encoder, Packed, seal};
 use crate::journal::store::Partition;
 
 pub async fn number(store: &SqliteStore, query: &'static str) -> i64 {
-    sqlx::query_scalar(query).fetch_one(&store.0.readers).await.unwrap()
+    let mut reader = store.0.readers.get().await.unwrap();
+    sqlx::query_scalar(query).fetch_one(&mut reader.connection).await.unwrap()
 }
 
 async fn fed(store: &SqliteStore) -> String {
