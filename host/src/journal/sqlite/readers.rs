@@ -3,12 +3,13 @@
 //! sqlx's own pool asks each connection that comes back whether it still works. Here that would be one more trip
 //! to the connection's thread, which takes as long as a small query does, and a file that is open stays open.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::TryStreamExt;
 use sqlx::sqlite::{SqliteArguments, SqliteConnectOptions, SqliteRow};
 use sqlx::{ConnectOptions, Connection, Sqlite, SqliteConnection};
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::runtime::Handle;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 use crate::journal::error::StoreError;
@@ -21,28 +22,51 @@ pub type Query<'q> = sqlx::query::Query<'q, Sqlite, SqliteArguments>;
 pub struct Readers {
     settings: SqliteConnectOptions,
     count: u32,
-    free: Semaphore,
+    free: Arc<Semaphore>,
     idle: Mutex<Vec<SqliteConnection>>,
 }
 
 /// A connection that is in use. One that is dropped, because its query failed or nobody waits for it any more,
-/// is closed.
+/// is closed, and counts until its query has ended.
 pub struct Reader<'a> {
     readers: &'a Readers,
-    pub connection: SqliteConnection,
-    _free: SemaphorePermit<'a>,
+    /// None when it was given back.
+    held: Option<(SqliteConnection, OwnedSemaphorePermit)>,
 }
 
 impl Reader<'_> {
     /// Gives it back.
-    pub fn done(self) {
-        self.readers.idle().push(self.connection);
+    pub fn done(mut self) {
+        if let Some((connection, _free)) = self.held.take() {
+            self.readers.idle().push(connection);
+        }
+    }
+
+    pub fn connection(&mut self) -> Result<&mut SqliteConnection, StoreError> {
+        match &mut self.held {
+            Some((connection, _)) => Ok(connection),
+            None => Err(fault::read(sqlx::Error::PoolClosed)),
+        }
+    }
+}
+
+impl Drop for Reader<'_> {
+    fn drop(&mut self) {
+        if let Some((connection, free)) = self.held.take()
+            && let Ok(runtime) = Handle::try_current()
+        {
+            runtime.spawn(async move {
+                // It has changed nothing.
+                let _ = connection.close().await;
+                drop(free);
+            });
+        }
     }
 }
 
 impl Readers {
     pub fn new(settings: SqliteConnectOptions, count: u32) -> Self {
-        let free = Semaphore::new(count as usize);
+        let free = Arc::new(Semaphore::new(count as usize));
         Self { settings, count, free, idle: Mutex::default() }
     }
 
@@ -53,25 +77,26 @@ impl Readers {
 
     /// Waits for as long as it takes.
     pub async fn take(&self) -> Result<Reader<'_>, sqlx::Error> {
-        let free = self.free.acquire().await.map_err(|_| sqlx::Error::PoolClosed)?;
+        let free = self.free.clone().acquire_owned().await;
+        let free = free.map_err(|_| sqlx::Error::PoolClosed)?;
         let idle = self.idle().pop();
         let connection = match idle {
             Some(connection) => connection,
             None => self.settings.connect().await?,
         };
-        Ok(Reader { readers: self, connection, _free: free })
+        Ok(Reader { readers: self, held: Some((connection, free)) })
     }
 
     pub async fn all(&self, query: Query<'_>) -> Result<Vec<SqliteRow>, StoreError> {
         let mut reader = self.get().await?;
-        let rows = query.fetch_all(&mut reader.connection).await.map_err(fault::read)?;
+        let rows = query.fetch_all(reader.connection()?).await.map_err(fault::read)?;
         reader.done();
         Ok(rows)
     }
 
     pub async fn optional(&self, query: Query<'_>) -> Result<Option<SqliteRow>, StoreError> {
         let mut reader = self.get().await?;
-        let row = query.fetch_optional(&mut reader.connection).await.map_err(fault::read)?;
+        let row = query.fetch_optional(reader.connection()?).await.map_err(fault::read)?;
         reader.done();
         Ok(row)
     }
@@ -88,7 +113,7 @@ impl Readers {
         mut take: impl FnMut(&SqliteRow) -> Result<usize, StoreError>,
     ) -> Result<(), StoreError> {
         let mut reader = self.get().await?;
-        let mut rows = query.fetch(&mut reader.connection);
+        let mut rows = query.fetch(reader.connection()?);
         let mut bytes = 0;
         while let Some(row) = rows.try_next().await.map_err(fault::read)? {
             bytes += take(&row)?;
