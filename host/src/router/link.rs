@@ -24,10 +24,26 @@ use crate::words::clock::{self, Instant};
 use crate::words::telemetry::{Metrics, PeerLabels};
 use crate::words::{NodeId, limits};
 
-/// What is said while an attempt goes on.
-pub(super) const CONNECTING: &str = "still connecting";
-/// How what is said begins if one of the two does not take the other for a member.
-pub(super) const UNLIKE: &str = "the handshake failed";
+/// Why there is no connection.
+#[derive(Clone, Debug, thiserror::Error)]
+pub(super) enum Unready {
+    #[error("still connecting")]
+    Connecting,
+    /// One of the two does not take the other for a member, most likely.
+    #[error(
+        "the handshake failed; most likely the nodes have different cluster keys or certificates, or are \
+         of different clusters: {0}"
+    )]
+    Unlike(String),
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl From<String> for Unready {
+    fn from(reason: String) -> Self {
+        Self::Failed(reason)
+    }
+}
 
 /// A call that has a stream to itself, or all that share one.
 type Body = Either<Pieces, Queue>;
@@ -77,7 +93,7 @@ enum State {
     Down {
         retry_at: Instant,
         failures: u32,
-        reason: String,
+        reason: Unready,
     },
     Connecting {
         failures: u32,
@@ -120,7 +136,7 @@ impl Link {
             state: Mutex::new(State::Down {
                 retry_at: clock::now(),
                 failures: 0,
-                reason: String::new(),
+                reason: Unready::Connecting,
             }),
             changed: Notify::new(),
         }
@@ -128,7 +144,7 @@ impl Link {
 
     /// The open connection. Connects if there is none; while it is not yet time for that again, says why
     /// at once.
-    pub(super) async fn ready(self: &Arc<Self>) -> Result<Sender, String> {
+    pub(super) async fn ready(self: &Arc<Self>) -> Result<Sender, Unready> {
         loop {
             let changed = self.changed.notified();
             tokio::pin!(changed);
@@ -151,12 +167,12 @@ impl Link {
                 }
             }
             if tokio::time::timeout(limits::PEER_READY_WAIT_MAX, changed).await.is_err() {
-                return Err(CONNECTING.into());
+                return Err(Unready::Connecting);
             }
         }
     }
 
-    fn settle(&self, outcome: Result<Sender, String>) {
+    fn settle(&self, outcome: Result<Sender, Unready>) {
         let mut state = self.state.lock();
         let State::Connecting { failures } = *state else { return };
         *state = match outcome {
@@ -182,37 +198,37 @@ struct Attempt(Arc<Link>);
 impl Drop for Attempt {
     fn drop(&mut self) {
         // Nothing, if it is settled.
-        self.0.settle(Err("connecting was given up".into()));
+        self.0.settle(Err(Unready::Failed("connecting was given up".into())));
     }
 }
 
 async fn connect(attempt: Attempt) {
     let link = &attempt.0;
-    let mut outcome = Err("there is no key".to_owned());
+    let mut outcome = Err(Unready::Failed("there is no key".into()));
     for client in link.identity.clients.iter() {
         let until = clock::now() + limits::PEER_CONNECT_MAX;
         outcome = match tokio::time::timeout_at(until, open(link, client)).await {
             Ok(opened) => opened,
-            Err(_) => Err(format!("no answer within {:?}", limits::PEER_CONNECT_MAX)),
+            Err(_) => Err(format!("no answer within {:?}", limits::PEER_CONNECT_MAX).into()),
         };
         if outcome.is_ok() {
             break;
         }
     }
     if let Err(reason) = &outcome {
-        tracing::debug!(node = ?link.node, address = %link.address, reason, "cannot connect to a peer");
+        tracing::debug!(node = ?link.node, address = %link.address, %reason, "cannot connect to a peer");
     }
     link.settle(outcome);
 }
 
-async fn open(link: &Arc<Link>, client: &Client) -> Result<Sender, String> {
+async fn open(link: &Arc<Link>, client: &Client) -> Result<Sender, Unready> {
     let stream = TcpStream::connect(link.address).await.map_err(|error| error.to_string())?;
     // Only a loss of speed.
     let _ = stream.set_nodelay(true);
     let stream = TlsConnector::from(client.config.clone())
         .connect(client.name.clone(), stream)
         .await
-        .map_err(|error| unlike(&error.to_string()))?;
+        .map_err(|error| Unready::Unlike(error.to_string()))?;
     let (mut http, connection) = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .initial_stream_window_size(limits::PEER_STREAM_WINDOW_BYTES)
@@ -244,24 +260,25 @@ async fn open(link: &Arc<Link>, client: &Client) -> Result<Sender, String> {
     Ok(Sender { http, pipe })
 }
 
-async fn introduce(link: &Link, http: &mut SendRequest<Body>) -> Result<(), String> {
+async fn introduce(link: &Link, http: &mut SendRequest<Body>) -> Result<(), Unready> {
     let body = Either::Left(Pieces::whole(wire::hello(link.me).encode_to_vec().into()));
     let request = Request::post(wire::HELLO).body(body).map_err(|error| error.to_string())?;
-    let response = http.send_request(request).await.map_err(|error| unlike(&told(&error)))?;
+    let response =
+        http.send_request(request).await.map_err(|error| Unready::Unlike(told(&error)))?;
     let status = response.status();
     let body =
         body::collect(response.into_body(), limits::PEER_HEADER_BYTES_MAX as usize, |_| Ok(()))
             .await
             .map_err(|_| "the connection broke".to_owned())?;
     if status != wire::REPLY {
-        return Err(wire::Refusal::decode_status(body).message);
+        return Err(wire::Refusal::decode_status(body).message.into());
     }
     let hello = Hello::decode(body).map_err(|error| error.to_string())?;
     wire::understood(hello.protocol).map_err(|status| status.message)?;
     match wire::node_id(&hello.node) {
         Some(node) if node == link.node => Ok(()),
-        Some(node) => Err(format!("node {} answers at {}", node.short(), link.address)),
-        None => Err("the other side does not say who it is".into()),
+        Some(node) => Err(format!("node {} answers at {}", node.short(), link.address).into()),
+        None => Err("the other side does not say who it is".to_owned().into()),
     }
 }
 
@@ -277,12 +294,4 @@ async fn share(http: &mut SendRequest<Body>) -> Result<Pipe, String> {
         _ => pipe.close(),
     }
     Ok(pipe)
-}
-
-/// What the alert of a peer most likely means.
-fn unlike(reason: &str) -> String {
-    format!(
-        "{UNLIKE}; most likely the nodes have different cluster keys or certificates, or are \
-         of different clusters: {reason}"
-    )
 }

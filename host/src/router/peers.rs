@@ -13,7 +13,7 @@ use prost::Message as _;
 use crate::cluster::Greeting;
 use crate::cluster::routes::Route;
 use crate::router::body::{self, Pieces, Unread};
-use crate::router::link::{CONNECTING, InFlight, Link, UNLIKE};
+use crate::router::link::{InFlight, Link, Unready};
 use crate::router::tls::Identity;
 use crate::router::wire::{self, CallHeadRef, NotMine, Refusal};
 use crate::words::clock::{self, Instant};
@@ -154,15 +154,15 @@ impl Peers {
         while clock::now() < until {
             match link.ready().await {
                 Ok(_) => return Greeting::Met,
-                Err(reason) if reason.starts_with(UNLIKE) => {
+                Err(reason @ Unready::Unlike(_)) => {
                     if std::mem::replace(&mut was_refused, true) {
-                        return Greeting::Refused(reason);
+                        return Greeting::Refused(reason.to_string());
                     }
                     // The next one is another attempt.
                     tokio::time::sleep(limits::PEER_RETRY_MIN * 2).await;
                 }
-                Err(reason) if reason == CONNECTING => {}
-                Err(_) => return Greeting::Silent,
+                Err(Unready::Connecting) => {}
+                Err(Unready::Failed(_)) => return Greeting::Silent,
             }
         }
         Greeting::Silent
@@ -249,7 +249,8 @@ async fn exchange(
     path: &'static str,
     mut body: Pieces,
 ) -> Result<Answer, CallFailed> {
-    let mut sender = link.ready().await.map_err(CallFailed::NotSent)?;
+    let mut sender =
+        link.ready().await.map_err(|reason| CallFailed::NotSent(reason.to_string()))?;
     if path == wire::CALL && body.is_small() {
         body = match sender.pipe().call(body).await {
             Ok(answer) => return answer,

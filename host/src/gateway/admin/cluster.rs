@@ -157,7 +157,10 @@ impl Admin {
         };
         let reset = api::ResetConsumerResponse { partitions: wanted.iter().copied().collect() };
         let mut problem = "no node reads them".to_owned();
-        for _ in 0..limits::CONSUMER_RESET_TRIES {
+        for attempt in 0..limits::CONSUMER_RESET_TRIES {
+            if attempt > 0 {
+                tokio::time::sleep(limits::CONSUMER_RESET_AGAIN_AFTER).await;
+            }
             let (own, others) = tokio::join!(
                 self.reset_consumer(request.clone()),
                 self.answers_of_others("ResetConsumer", &request)
@@ -183,7 +186,6 @@ impl Admin {
                 return Ok(reset);
             }
             request.partitions = wanted.iter().copied().collect();
-            tokio::time::sleep(limits::CONSUMER_RESET_AGAIN_AFTER).await;
         }
         Err(Status::unavailable(format!(
             "{} of {count} partitions could not be reset; a retry is safe: {problem}",

@@ -31,15 +31,11 @@ pub async fn module(
     inner: &Inner,
     digest: &Digest,
 ) -> Result<Option<(ModuleRecord, Bytes)>, StoreError> {
-    let row = inner
-        .readers
-        .optional(
-            sqlx::query(
-                "SELECT digest, name, bytes, uploaded_at_ms, data FROM module WHERE digest = ?",
-            )
-            .bind(&digest.0[..]),
-        )
-        .await?;
+    let query = sqlx::query(
+        "SELECT digest, name, bytes, uploaded_at_ms, data FROM module WHERE digest = ?",
+    )
+    .bind(&digest.0[..]);
+    let row = inner.readers.optional(query).await?;
     let Some(row) = row else { return Ok(None) };
     let bytes = Bytes::from(get::<Vec<u8>>(&row, 4)?);
     if Digest::of(&bytes) != *digest {
@@ -49,9 +45,10 @@ pub async fn module(
 }
 
 pub async fn modules(inner: &Inner) -> Result<Vec<ModuleRecord>, StoreError> {
-    let rows = inner.readers.all(sqlx::query(
+    let query = sqlx::query(
         "SELECT digest, name, bytes, uploaded_at_ms FROM module ORDER BY uploaded_at_ms, digest",
-    )).await?;
+    );
+    let rows = inner.readers.all(query).await?;
     rows.iter().map(module_record).collect()
 }
 
@@ -75,9 +72,10 @@ pub async fn put_deployment(inner: &Inner, record: &DeploymentRecord) -> Result<
 }
 
 pub async fn deployments(inner: &Inner) -> Result<Vec<DeploymentRecord>, StoreError> {
-    let rows = inner.readers.all(sqlx::query(
+    let query = sqlx::query(
         "SELECT revision, modules, created_at_ms, note, grants FROM deployment ORDER BY revision",
-    )).await?;
+    );
+    let rows = inner.readers.all(query).await?;
     rows.iter().map(deployment_record).collect()
 }
 

@@ -123,13 +123,14 @@ async fn packed(inner: &Inner, found: &[Found]) -> Result<HashMap<(i64, u64), Pa
     }
     let list: Vec<String> =
         wanted.iter().map(|(no, (first, last))| format!("[{no},{first},{last}]")).collect();
-    let rows = inner.listers.all(sqlx::query(
+    let query = sqlx::query(
         "SELECT s.entity, s.seq_first, s.seq_last, s.data FROM ( \
             SELECT value->>0 no, value->>1 first, value->>2 last FROM json_each(?)) w \
          CROSS JOIN segment s ON s.entity = w.no AND s.seq_first <= w.last AND s.seq_first >= \
             coalesce((SELECT max(seq_first) FROM segment WHERE entity = w.no AND seq_first <= w.first), 0)",
     )
-    .bind(format!("[{}]", list.join(",")))).await?;
+    .bind(format!("[{}]", list.join(",")));
+    let rows = inner.listers.all(query).await?;
     for row in rows {
         let segment = Segment {
             entity: get(&row, 0)?,
@@ -172,10 +173,9 @@ pub async fn groups(
 }
 
 pub async fn positions(inner: &Inner, group: &str) -> Result<Vec<GroupPosition>, StoreError> {
-    let rows = inner
-        .readers
-        .all(sqlx::query("SELECT part, off FROM position WHERE grp = ? ORDER BY part").bind(group))
-        .await?;
+    let query =
+        sqlx::query("SELECT part, off FROM position WHERE grp = ? ORDER BY part").bind(group);
+    let rows = inner.readers.all(query).await?;
     let position = |row: &SqliteRow| {
         let partition = Partition(get::<i64>(row, 0)? as u32);
         Ok(GroupPosition { partition, off: get::<i64>(row, 1)? as u64 })
@@ -190,13 +190,14 @@ pub async fn laggards(
     limit: usize,
 ) -> Result<Vec<Laggard>, StoreError> {
     let list: Vec<String> = partitions.iter().map(Partition::to_string).collect();
-    let rows = inner.listers.all(sqlx::query(
+    let query = sqlx::query(
         "SELECT part, journal, id, seq, tries, due_ms, error, parked FROM laggard WHERE grp = ? \
          AND part IN (SELECT value FROM json_each(?)) ORDER BY parked, due_ms, journal, id LIMIT ?",
     )
     .bind(group)
     .bind(format!("[{}]", list.join(",")))
-    .bind(limit as i64)).await?;
+    .bind(limit as i64);
+    let rows = inner.listers.all(query).await?;
     let laggard = |row: &SqliteRow| {
         Ok(Laggard {
             partition: Partition(get::<i64>(row, 0)? as u32),

@@ -63,7 +63,7 @@ pub async fn open(data_dir: &Path, options: SqliteOptions) -> Result<Inner, Open
     let settings = settings.create_if_missing(false);
     let readers = Readers::new(settings.clone(), JOURNAL_READERS);
     // One that cannot be had is known at the start.
-    readers.take().await.map_err(failed)?.done();
+    readers.give_back(readers.take().await.map_err(failed)?);
     let listers = Readers::new(settings, JOURNAL_LIST_READERS);
     let writer = Writer {
         connection: Some(connection),

@@ -121,14 +121,15 @@ pub async fn timers(
     until_ms: u64,
     limit: usize,
 ) -> Result<Vec<DueTimer>, StoreError> {
-    let rows = inner.listers.all(sqlx::query(
+    let query = sqlx::query(
         "SELECT t.shard, e.journal, e.id, t.name, t.due_ms, t.token \
          FROM timer t CROSS JOIN entity e ON e.no = t.entity \
          WHERE t.due_ms <= ? AND t.shard IN (SELECT value FROM json_each(?)) ORDER BY t.due_ms LIMIT ?",
     )
     .bind(i64::try_from(until_ms).unwrap_or(i64::MAX))
     .bind(list(shards))
-    .bind(limit as i64)).await?;
+    .bind(limit as i64);
+    let rows = inner.listers.all(query).await?;
     let due = |row: &SqliteRow| {
         Ok(DueTimer {
             shard: Shard(get::<i64>(row, 0)? as u32),

@@ -143,19 +143,15 @@ impl Inner {
         entities: impl Iterator<Item = i64>,
     ) -> Result<HashMap<i64, Newest>, StoreError> {
         let list: Vec<String> = entities.map(|no| no.to_string()).collect();
-        let rows = self
-            .readers
-            .all(
-                sqlx::query(
-                    "SELECT s.entity, s.seq_first, s.seq_last, length(s.data), \
+        let query = sqlx::query(
+            "SELECT s.entity, s.seq_first, s.seq_last, length(s.data), \
                 CASE WHEN length(s.data) <= ?1 THEN s.data ELSE x'' END \
              FROM json_each(?2) e CROSS JOIN segment s ON s.entity = e.value AND s.seq_first = \
                 (SELECT max(seq_first) FROM segment WHERE entity = e.value)",
-                )
-                .bind(self.options.segment_merge_bytes_max as i64)
-                .bind(format!("[{}]", list.join(","))),
-            )
-            .await?;
+        )
+        .bind(self.options.segment_merge_bytes_max as i64)
+        .bind(format!("[{}]", list.join(",")));
+        let rows = self.readers.all(query).await?;
         let mut newest = HashMap::with_capacity(rows.len());
         for row in rows {
             let segment = Segment {
@@ -176,10 +172,11 @@ impl Inner {
         entities: impl Iterator<Item = i64>,
     ) -> Result<HashMap<i64, u64>, StoreError> {
         let list: Vec<String> = entities.map(|no| no.to_string()).collect();
-        let rows = self.readers.all(sqlx::query(
+        let query = sqlx::query(
             "SELECT f.entity, f.before FROM json_each(?) e CROSS JOIN forgotten f ON f.entity = e.value",
         )
-        .bind(format!("[{}]", list.join(",")))).await?;
+        .bind(format!("[{}]", list.join(",")));
+        let rows = self.readers.all(query).await?;
         rows.iter().map(|row| Ok((get(row, 0)?, get::<i64>(row, 1)? as u64))).collect()
     }
 

@@ -95,16 +95,12 @@ pub async fn load(inner: &Inner, address: &Address, at: Option<Seq>) -> Result<L
     if before.as_ref().is_ok_and(|known| known.is_absent()) {
         return Ok(Loaded::default());
     }
-    let rows = inner
-        .readers
-        .all(
-            sqlx::query(LOAD)
-                .bind(address.journal.as_str())
-                .bind(address.id.as_str().as_bytes())
-                .bind(at.map_or(i64::MAX, |at| at.0.min(i64::MAX as u64) as i64))
-                .bind(SNAPSHOTS_KEPT as i64),
-        )
-        .await?;
+    let query = sqlx::query(LOAD)
+        .bind(address.journal.as_str())
+        .bind(address.id.as_str().as_bytes())
+        .bind(at.map_or(i64::MAX, |at| at.0.min(i64::MAX as u64) as i64))
+        .bind(SNAPSHOTS_KEPT as i64);
+    let rows = inner.readers.all(query).await?;
     let known = match before {
         Ok(known) => known,
         Err(mark) => {
@@ -188,12 +184,13 @@ pub async fn events(
 
 /// The first event after one that is missing, if that was forgotten.
 async fn first_kept(inner: &Inner, no: i64, missing: u64) -> Result<Option<u64>, StoreError> {
-    let row = inner.readers.optional(sqlx::query(
+    let query = sqlx::query(
         "SELECT before, (SELECT min(seq_first) FROM segment WHERE entity = ?1 AND seq_first > ?2) \
          FROM forgotten WHERE entity = ?1 AND before > ?2",
     )
     .bind(no)
-    .bind(missing as i64)).await?;
+    .bind(missing as i64);
+    let row = inner.readers.optional(query).await?;
     let Some(row) = row else { return Ok(None) };
     let before = get::<i64>(&row, 0)? as u64;
     let packed = get::<Option<i64>>(&row, 1)?.map(|first| first as u64);
@@ -229,14 +226,15 @@ impl Page {
     ) -> Result<(), StoreError> {
         let mut segments = SEGMENTS_READ_FIRST;
         while !self.is_full() {
-            let rows = inner.readers.all(sqlx::query(
+            let query = sqlx::query(
                 "SELECT seq_first, seq_last, data FROM segment WHERE entity = ?1 AND seq_first >= \
                  coalesce((SELECT max(seq_first) FROM segment WHERE entity = ?1 AND seq_first <= ?2), ?2) \
                  ORDER BY seq_first LIMIT ?3",
             )
             .bind(no)
             .bind(self.next as i64)
-            .bind(std::mem::replace(&mut segments, SEGMENTS_READ_NEXT))).await?;
+            .bind(std::mem::replace(&mut segments, SEGMENTS_READ_NEXT));
+            let rows = inner.readers.all(query).await?;
             let before = self.next;
             for row in rows {
                 let segment = Segment {
@@ -306,16 +304,12 @@ pub async fn tail_events(
     if missing.is_empty() {
         return Ok(events);
     }
-    let read = inner
-        .readers
-        .all(
-            sqlx::query(
-                "SELECT seq, at_ms, type, data, entity FROM journal \
+    let query = sqlx::query(
+        "SELECT seq, at_ms, type, data, entity FROM journal \
          WHERE off IN (SELECT value FROM json_each(?))",
-            )
-            .bind(format!("[{}]", missing.join(","))),
-        )
-        .await?;
+    )
+    .bind(format!("[{}]", missing.join(",")));
+    let read = inner.readers.all(query).await?;
     for row in read {
         let (seq, at_ms, type_no): (i64, i64, i64) = (get(&row, 0)?, get(&row, 1)?, get(&row, 2)?);
         let key = [get::<i64>(&row, 4)? as u64, seq as u64, at_ms as u64, type_no as u64];
@@ -350,18 +344,14 @@ pub async fn receipt(
     now_ms: u64,
 ) -> Result<Option<Receipt>, StoreError> {
     let known = resolve(inner, address).await?;
-    let row = inner
-        .readers
-        .optional(
-            sqlx::query(
-                "SELECT request_hash, reply, expires_at_ms FROM receipt \
+    let query = sqlx::query(
+        "SELECT request_hash, reply, expires_at_ms FROM receipt \
          WHERE entity = ? AND key = ? AND expires_at_ms > ?",
-            )
-            .bind(known.no)
-            .bind(key)
-            .bind(now_ms as i64),
-        )
-        .await?;
+    )
+    .bind(known.no)
+    .bind(key)
+    .bind(now_ms as i64);
+    let row = inner.readers.optional(query).await?;
     let Some(row) = row else { return Ok(None) };
     receipt_row(&row, known.no, key, address).map(Some)
 }
@@ -387,23 +377,19 @@ pub async fn receipts(
     limit: usize,
 ) -> Result<Vec<(Address, Receipt)>, StoreError> {
     let (address, key) = after.unzip();
-    let rows = inner
-        .listers
-        .all(
-            sqlx::query(
-                "SELECT r.request_hash, r.reply, r.expires_at_ms, e.journal, e.id, r.key, e.no \
+    let query = sqlx::query(
+        "SELECT r.request_hash, r.reply, r.expires_at_ms, e.journal, e.id, r.key, e.no \
          FROM entity e JOIN receipt r ON r.entity = e.no WHERE r.expires_at_ms > ?1 \
          AND (?2 OR (e.journal, e.id, r.key) > (?3, ?4, ?5)) \
          ORDER BY e.journal, e.id, r.key LIMIT ?6",
-            )
-            .bind(i64::try_from(now_ms).unwrap_or(i64::MAX))
-            .bind(after.is_none())
-            .bind(address.map_or("", |address| address.journal.as_str()))
-            .bind(address.map_or("", |address| address.id.as_str()).as_bytes())
-            .bind(key.unwrap_or(""))
-            .bind(limit as i64),
-        )
-        .await?;
+    )
+    .bind(i64::try_from(now_ms).unwrap_or(i64::MAX))
+    .bind(after.is_none())
+    .bind(address.map_or("", |address| address.journal.as_str()))
+    .bind(address.map_or("", |address| address.id.as_str()).as_bytes())
+    .bind(key.unwrap_or(""))
+    .bind(limit as i64);
+    let rows = inner.listers.all(query).await?;
     let found = |row: &SqliteRow| {
         let id = String::from_utf8(get(row, 4)?).map_err(|_| damaged("an id is not UTF-8"))?;
         let address = Address::new(get::<String>(row, 3)?, id);

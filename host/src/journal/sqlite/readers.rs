@@ -6,6 +6,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::TryStreamExt;
+use scopeguard::ScopeGuard;
 use sqlx::sqlite::{SqliteArguments, SqliteConnectOptions, SqliteRow};
 use sqlx::{ConnectOptions, Connection, Sqlite, SqliteConnection};
 use tokio::runtime::Handle;
@@ -28,39 +29,22 @@ pub struct Readers {
 
 /// A connection that is in use. One that is dropped, because its query failed or nobody waits for it any more,
 /// is closed, and counts until its query has ended.
-pub struct Reader<'a> {
-    readers: &'a Readers,
-    /// None when it was given back.
-    held: Option<(SqliteConnection, OwnedSemaphorePermit)>,
+pub type Reader = ScopeGuard<Held, fn(Held)>;
+
+pub struct Held {
+    pub connection: SqliteConnection,
+    free: OwnedSemaphorePermit,
 }
 
-impl Reader<'_> {
-    /// Gives it back.
-    pub fn done(mut self) {
-        if let Some((connection, _free)) = self.held.take() {
-            self.readers.idle().push(connection);
-        }
-    }
-
-    pub fn connection(&mut self) -> Result<&mut SqliteConnection, StoreError> {
-        match &mut self.held {
-            Some((connection, _)) => Ok(connection),
-            None => Err(fault::read(sqlx::Error::PoolClosed)),
-        }
-    }
-}
-
-impl Drop for Reader<'_> {
-    fn drop(&mut self) {
-        if let Some((connection, free)) = self.held.take()
-            && let Ok(runtime) = Handle::try_current()
-        {
-            runtime.spawn(async move {
-                // It has changed nothing.
-                let _ = connection.close().await;
-                drop(free);
-            });
-        }
+fn close(held: Held) {
+    // Without a runtime, the process ends.
+    if let Ok(runtime) = Handle::try_current() {
+        runtime.spawn(async move {
+            let Held { connection, free } = held;
+            // It has changed nothing.
+            let _ = connection.close().await;
+            drop(free);
+        });
     }
 }
 
@@ -70,13 +54,13 @@ impl Readers {
         Self { settings, count, free, idle: Mutex::default() }
     }
 
-    pub async fn get(&self) -> Result<Reader<'_>, StoreError> {
+    pub async fn get(&self) -> Result<Reader, StoreError> {
         let reader = timeout(JOURNAL_READER_WAIT_MAX, self.take()).await;
         reader.unwrap_or(Err(sqlx::Error::PoolTimedOut)).map_err(fault::read)
     }
 
     /// Waits for as long as it takes.
-    pub async fn take(&self) -> Result<Reader<'_>, sqlx::Error> {
+    pub async fn take(&self) -> Result<Reader, sqlx::Error> {
         let free = self.free.clone().acquire_owned().await;
         let free = free.map_err(|_| sqlx::Error::PoolClosed)?;
         let idle = self.idle().pop();
@@ -84,20 +68,25 @@ impl Readers {
             Some(connection) => connection,
             None => self.settings.connect().await?,
         };
-        Ok(Reader { readers: self, held: Some((connection, free)) })
+        Ok(scopeguard::guard(Held { connection, free }, close as fn(Held)))
+    }
+
+    pub fn give_back(&self, reader: Reader) {
+        let Held { connection, free: _free } = ScopeGuard::into_inner(reader);
+        self.idle().push(connection);
     }
 
     pub async fn all(&self, query: Query<'_>) -> Result<Vec<SqliteRow>, StoreError> {
         let mut reader = self.get().await?;
-        let rows = query.fetch_all(reader.connection()?).await.map_err(fault::read)?;
-        reader.done();
+        let rows = query.fetch_all(&mut reader.connection).await.map_err(fault::read)?;
+        self.give_back(reader);
         Ok(rows)
     }
 
     pub async fn optional(&self, query: Query<'_>) -> Result<Option<SqliteRow>, StoreError> {
         let mut reader = self.get().await?;
-        let row = query.fetch_optional(reader.connection()?).await.map_err(fault::read)?;
-        reader.done();
+        let row = query.fetch_optional(&mut reader.connection).await.map_err(fault::read)?;
+        self.give_back(reader);
         Ok(row)
     }
 
@@ -113,7 +102,7 @@ impl Readers {
         mut take: impl FnMut(&SqliteRow) -> Result<usize, StoreError>,
     ) -> Result<(), StoreError> {
         let mut reader = self.get().await?;
-        let mut rows = query.fetch(reader.connection()?);
+        let mut rows = query.fetch(&mut reader.connection);
         let mut bytes = 0;
         while let Some(row) = rows.try_next().await.map_err(fault::read)? {
             bytes += take(&row)?;
@@ -122,7 +111,7 @@ impl Readers {
             }
         }
         drop(rows);
-        reader.done();
+        self.give_back(reader);
         Ok(())
     }
 

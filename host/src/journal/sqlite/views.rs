@@ -16,14 +16,10 @@ use crate::words::Message;
 use crate::words::limits::{ROWS_READ_BYTES_MAX, VIEW_DELETE_ROWS};
 
 pub async fn row(inner: &Inner, view: &str, key: &str) -> Result<Option<ViewRow>, StoreError> {
-    let row = inner
-        .readers
-        .optional(
-            sqlx::query("SELECT key, x'', type, data FROM view_row WHERE view = ? AND key = ?")
-                .bind(view)
-                .bind(key),
-        )
-        .await?;
+    let query = sqlx::query("SELECT key, x'', type, data FROM view_row WHERE view = ? AND key = ?")
+        .bind(view)
+        .bind(key);
+    let row = inner.readers.optional(query).await?;
     row.map(|row| view_row(&row, view)).transpose()
 }
 

@@ -12,7 +12,7 @@ use crate::journal::store::Partition;
 
 pub async fn number(store: &SqliteStore, query: &'static str) -> i64 {
     let mut reader = store.0.readers.get().await.unwrap();
-    sqlx::query_scalar(query).fetch_one(reader.connection().unwrap()).await.unwrap()
+    sqlx::query_scalar(query).fetch_one(&mut reader.connection).await.unwrap()
 }
 
 async fn fed(store: &SqliteStore) -> String {
