@@ -4,8 +4,11 @@ pub mod functions;
 
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::Path;
+use std::pin::pin;
+use std::sync::mpsc;
 use std::time::Duration;
 
+use futures_util::poll;
 use tempfile::TempDir;
 
 use crate::journal::conformance::{copy, event, tiny, write};
@@ -302,13 +305,24 @@ async fn an_abandoned_query_counts_until_it_ends_and_its_reader_is_replaced() {
     let store = open(dir.path()).await;
     store.commit(&[write("a", 0, 1)], &[]).await.unwrap();
     let readers = &store.0.readers;
-    let long = "WITH RECURSIVE n(v) AS (SELECT 1 UNION ALL SELECT v + 1 FROM n WHERE v < 3000000) \
-         SELECT count(*) FROM n";
+    let mut all = Vec::new();
+    let mut holds = Vec::new();
     for _ in 0..JOURNAL_READERS {
-        let query = readers.optional(sqlx::query(long));
-        assert!(tokio::time::timeout(Duration::from_millis(1), query).await.is_err());
+        let mut reader = readers.get().await.unwrap();
+        let (hold, held) = mpsc::channel::<()>();
+        let mut handle = reader.connection.lock_handle().await.unwrap();
+        handle.set_progress_handler(1, move || held.recv().is_err());
+        drop(handle);
+        all.push(reader);
+        holds.push(hold);
     }
-    assert!(tokio::time::timeout(Duration::from_millis(1), readers.get()).await.is_err());
+    all.into_iter().for_each(|reader| readers.give_back(reader));
+    for _ in 0..JOURNAL_READERS {
+        let mut query = pin!(readers.optional(sqlx::query("SELECT count(*) FROM entity")));
+        assert!(poll!(&mut query).is_pending());
+    }
+    assert!(poll!(pin!(readers.take())).is_pending());
+    drop(holds);
     for _ in 0..2 * JOURNAL_READERS {
         assert!(readers.optional(sqlx::query("SELECT nothing")).await.is_err());
         assert_eq!(functions::number(&store, "SELECT count(*) FROM entity").await, 1);
