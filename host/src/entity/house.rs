@@ -102,14 +102,18 @@ impl Entities {
     ///
     /// [`CallError::NotHere`] means that the command changed nothing, and is not counted.
     pub async fn call(&self, request: Request) -> Result<Bytes, CallError> {
-        let address = self.address(&request);
-        self.counted(&request, async { self.house.call(&request, &address?).await }).await
+        match self.address(&request) {
+            Ok(address) => self.deliver(&request, &address).await,
+            Err(status) => self.counted(&request, clock::now(), Err(status.into())),
+        }
     }
 
     /// The same for a caller who keeps the request to route it again, and who has the entity's address
     /// from [`address`](Self::address).
     pub async fn deliver(&self, request: &Request, address: &Address) -> Result<Bytes, CallError> {
-        self.counted(request, self.house.call(request, address)).await
+        let started = clock::now();
+        let result = self.house.call(request, address).await;
+        self.counted(request, started, result)
     }
 
     pub fn downgrade(&self) -> WeakEntities {
@@ -121,13 +125,12 @@ impl Entities {
         address(request)
     }
 
-    pub(super) async fn counted(
+    pub(super) fn counted(
         &self,
         request: &Request,
-        call: impl Future<Output = Result<Bytes, CallError>>,
+        started: clock::Instant,
+        result: Result<Bytes, CallError>,
     ) -> Result<Bytes, CallError> {
-        let started = clock::now();
-        let result = call.await;
         let code = match &result {
             Ok(_) => Code::Ok,
             Err(CallError::Status(status)) => status.code,

@@ -16,8 +16,9 @@ impl Entities {
     ///
     /// Costs a replay each time. Nothing is kept in memory, and no shard needs to be held.
     pub async fn stale(&self, request: &Request) -> Result<Bytes, Status> {
-        let answer = async { self.run_stale(request).await.map_err(CallError::from) };
-        self.counted(request, answer).await.map_err(CallError::into_status)
+        let started = clock::now();
+        let result = self.run_stale(request).await.map_err(CallError::from);
+        self.counted(request, started, result).map_err(CallError::into_status)
     }
 
     async fn run_stale(&self, request: &Request) -> Result<Bytes, Status> {

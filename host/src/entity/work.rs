@@ -14,7 +14,7 @@ pub(super) async fn work(mut running: Running) {
         }
         drop_outdated(&mut running);
         if running.hot.is_none() {
-            match activation::activate(&mut running).await {
+            match Box::pin(activation::activate(&mut running)).await {
                 Ok(hot) => running.hot = Some(hot),
                 Err(down) => {
                     // A caller that went away wants no answer, here and below.
@@ -26,7 +26,7 @@ pub(super) async fn work(mut running: Running) {
         }
         let answer = match &envelope.job {
             Job::Command(request) => command(&mut running, request).await,
-            Job::Timer(due) => match timers::command(&mut running, due).await {
+            Job::Timer(due) => match Box::pin(timers::command(&mut running, due)).await {
                 Ok(request) => running.turn(&request),
                 Err(answer) => answer,
             },

@@ -55,13 +55,14 @@ pub enum AnyStore {
     Postgres(PgStore),
 }
 
-/// Calls the same method of whichever store it is.
+/// Calls the same method of whichever store it is. Boxed: a store's futures take many kilobytes, which would be
+/// moved with every command's.
 macro_rules! store {
     ($store:expr, $method:ident($($argument:expr),*)) => {
         match $store {
-            AnyStore::Memory(store) => store.$method($($argument),*).await,
-            AnyStore::Sqlite(store) => store.$method($($argument),*).await,
-            AnyStore::Postgres(store) => store.$method($($argument),*).await,
+            AnyStore::Memory(store) => Box::pin(store.$method($($argument),*)).await,
+            AnyStore::Sqlite(store) => Box::pin(store.$method($($argument),*)).await,
+            AnyStore::Postgres(store) => Box::pin(store.$method($($argument),*)).await,
         }
     };
 }

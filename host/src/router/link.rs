@@ -49,7 +49,6 @@ impl From<String> for Unready {
 type Body = Either<Pieces, Queue>;
 
 /// An open connection.
-#[derive(Clone)]
 pub(super) struct Sender {
     http: SendRequest<Body>,
     pipe: Pipe,
@@ -58,14 +57,14 @@ pub(super) struct Sender {
 impl Sender {
     /// In a stream of its own.
     pub(super) async fn send(
-        &mut self,
+        &self,
         path: &'static str,
         body: Pieces,
     ) -> Result<Response<Incoming>, CallFailed> {
         let taken = body.taken();
         let request = Request::post(path).body(Either::Left(body));
         let request = request.map_err(|error| CallFailed::NotSent(error.to_string()))?;
-        match self.http.try_send_request(request).await {
+        match self.http.clone().try_send_request(request).await {
             Ok(response) => Ok(response),
             Err(error) if taken.is_taken() => Err(CallFailed::Broken(told(error.error()))),
             Err(error) => Err(CallFailed::NotSent(told(error.error()))),
@@ -98,7 +97,7 @@ enum State {
     Connecting {
         failures: u32,
     },
-    Up(Sender),
+    Up(Arc<Sender>),
 }
 
 /// A call on a link.
@@ -144,7 +143,16 @@ impl Link {
 
     /// The open connection. Connects if there is none; while it is not yet time for that again, says why
     /// at once.
-    pub(super) async fn ready(self: &Arc<Self>) -> Result<Sender, Unready> {
+    pub(super) async fn ready(self: &Arc<Self>) -> Result<Arc<Sender>, Unready> {
+        if let State::Up(sender) = &*self.state.lock()
+            && !sender.http.is_closed()
+        {
+            return Ok(sender.clone());
+        }
+        Box::pin(self.connected()).await
+    }
+
+    async fn connected(self: &Arc<Self>) -> Result<Arc<Sender>, Unready> {
         loop {
             let changed = self.changed.notified();
             tokio::pin!(changed);
@@ -176,7 +184,7 @@ impl Link {
         let mut state = self.state.lock();
         let State::Connecting { failures } = *state else { return };
         *state = match outcome {
-            Ok(sender) => State::Up(sender),
+            Ok(sender) => State::Up(Arc::new(sender)),
             Err(reason) => {
                 let factor = 1 << failures.min(16);
                 let wait = limits::PEER_RETRY_MIN * factor;

@@ -13,7 +13,7 @@ use prost::Message as _;
 use crate::cluster::Greeting;
 use crate::cluster::routes::Route;
 use crate::router::body::{self, Pieces, Unread};
-use crate::router::link::{InFlight, Link, Unready};
+use crate::router::link::{InFlight, Link, Sender, Unready};
 use crate::router::tls::Identity;
 use crate::router::wire::{self, CallHeadRef, NotMine, Refusal};
 use crate::words::clock::{self, Instant};
@@ -249,14 +249,18 @@ async fn exchange(
     path: &'static str,
     mut body: Pieces,
 ) -> Result<Answer, CallFailed> {
-    let mut sender =
-        link.ready().await.map_err(|reason| CallFailed::NotSent(reason.to_string()))?;
+    let sender = link.ready().await.map_err(|reason| CallFailed::NotSent(reason.to_string()))?;
     if path == wire::CALL && body.is_small() {
         body = match sender.pipe().call(body).await {
             Ok(answer) => return answer,
             Err(body) => body,
         };
     }
+    Box::pin(alone(&sender, path, body)).await
+}
+
+/// In a stream of its own.
+async fn alone(sender: &Sender, path: &'static str, body: Pieces) -> Result<Answer, CallFailed> {
     let response = sender.send(path, body).await?;
     let status = response.status();
     let body = match body::collect(response.into_body(), limits::PEER_ANSWER_BYTES_MAX, |_| Ok(()))

@@ -9,29 +9,30 @@ use crate::entity::{CallError, Origin, Request};
 use crate::router::server::Follow;
 use crate::router::wire::{self, CallHead};
 use crate::router::{Answer, Clustered, Router};
-use crate::words::{Address, Epoch, Revision, Shard, Status, Trail, clock, limits};
+use crate::words::clock::{self, Instant};
+use crate::words::{Address, Epoch, Revision, Shard, Status, Trail, limits};
 
 impl Router {
     /// Runs a forwarded command here, or says who the owner is. Never forwards it again.
-    pub(super) async fn receive(&self, head: CallHead, payload: Bytes, follow: &Follow) -> Answer {
-        match self.run_forwarded(head, payload, follow).await {
+    ///
+    /// Its future is moved as a whole, so what is not on the way of a plain call is boxed.
+    pub(super) async fn receive(&self, call: Bytes, follow: &Follow) -> Answer {
+        match self.run_forwarded(call, follow).await {
             Ok(answer) => answer,
             Err(status) => Answer::Refused(status),
         }
     }
 
-    async fn run_forwarded(
-        &self,
-        head: CallHead,
-        payload: Bytes,
-        follow: &Follow,
-    ) -> Result<Answer, Status> {
-        wire::understood(head.protocol)?;
+    async fn run_forwarded(&self, call: Bytes, follow: &Follow) -> Result<Answer, Status> {
         let Some(cluster) = &self.cluster else {
             return Err(Status::unavailable("this node is no member of a cluster"));
         };
-        let epoch = Epoch(head.epoch);
-        let request = cluster.request(head, payload, follow).await?;
+        let arrived = Arrived::read(call)?;
+        let epoch = Epoch(arrived.head.epoch);
+        if cluster.registry.live().revision < Revision(arrived.head.revision) {
+            Box::pin(arrived.wait_for(follow)).await?;
+        }
+        let request = cluster.request(*arrived)?;
         let address = self.entities.address(&request)?;
         // The sender's own idea of the shard does not count.
         let shard = cluster.holdings.shard_of(&address);
@@ -67,29 +68,40 @@ impl Router {
             if !std::mem::replace(&mut asked, true) {
                 cluster.ask_store();
             }
-            if cluster.changed(shard, seen, patience).await.is_err() {
+            if Box::pin(cluster.changed(shard, seen, patience)).await.is_err() {
                 return Ok(Answer::NotMine(cluster.routes.route(shard)));
             }
         }
     }
 }
 
-impl Clustered {
-    async fn request(
-        &self,
-        head: CallHead,
-        payload: Bytes,
-        follow: &Follow,
-    ) -> Result<Request, Status> {
+/// A command as it came.
+struct Arrived {
+    head: CallHead,
+    payload: Bytes,
+    deadline: Instant,
+}
+
+impl Arrived {
+    fn read(call: Bytes) -> Result<Box<Self>, Status> {
+        let (head, payload) = wire::unframe::<CallHead>(call)?;
+        wire::understood(head.protocol)?;
         let left = Duration::from_millis(head.deadline_ms).min(limits::CALL_DEADLINE_MAX);
-        let deadline = clock::now() + left;
-        if self.registry.live().revision < Revision(head.revision) {
-            tokio::time::timeout_at(deadline, follow()).await.map_err(|_| {
-                Status::deadline_exceeded(
-                    "the deadline passed while the node followed a deployment; the command was not run",
-                )
-            })?;
-        }
+        Ok(Box::new(Self { head, payload, deadline: clock::now() + left }))
+    }
+
+    /// Has the newest revision made live here.
+    async fn wait_for(&self, follow: &Follow) -> Result<(), Status> {
+        tokio::time::timeout_at(self.deadline, follow()).await.map_err(|_| {
+            Status::deadline_exceeded(
+                "the deadline passed while the node followed a deployment; the command was not run",
+            )
+        })
+    }
+}
+
+impl Clustered {
+    fn request(&self, Arrived { head, payload, deadline }: Arrived) -> Result<Request, Status> {
         let live = self.registry.live();
         let Some((service, method)) = live.method(&head.service, &head.method) else {
             return Err(Status::unimplemented(format!(

@@ -208,11 +208,8 @@ fn share(port: &Arc<Port>, calls: Incoming) -> Reply {
         let port = served.clone();
         async move {
             let mut held = port.bodies.hold();
-            let call = held.add(body.len()).and_then(|()| wire::unframe(body));
-            match call {
-                Ok((head, payload)) => {
-                    port.service.router.receive(head, payload, &port.service.follow).await
-                }
+            match held.add(body.len()) {
+                Ok(()) => port.service.router.receive(body, &port.service.follow).await,
                 Err(status) => Answer::Refused(status),
             }
         }
@@ -240,10 +237,7 @@ async fn handle(
         Err(_) => return Err(Status::deadline_exceeded("a peer's request did not arrive in time")),
     };
     match parts.uri.path() {
-        wire::CALL => {
-            let (head, payload) = wire::unframe(body)?;
-            Ok(service.router.receive(head, payload, &service.follow).await)
-        }
+        wire::CALL => Ok(service.router.receive(body, &service.follow).await),
         wire::ADMIN => {
             let (head, payload) = wire::unframe::<wire::AdminHead>(body)?;
             wire::understood(head.protocol)?;

@@ -30,10 +30,15 @@ struct Waiting<'a> {
     pipe: &'a Pipe,
     number: u64,
     taken: Taken,
+    /// Taken out of those that wait.
+    is_over: bool,
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
+        if self.is_over {
+            return;
+        }
         let mut state = self.pipe.0.lock();
         let was_waiting = state.waiting.remove(&self.number).is_some();
         if was_waiting
@@ -71,8 +76,10 @@ impl Pipe {
             }
             number
         };
-        let waiting = Waiting { pipe: self, number, taken };
-        Ok(match answered.await {
+        let mut waiting = Waiting { pipe: self, number, taken, is_over: false };
+        let answer = answered.await;
+        waiting.is_over = true;
+        Ok(match answer {
             Ok(answer) => Ok(answer),
             Err(_) if waiting.taken.withdraw() => {
                 Err(CallFailed::NotSent("the connection broke before".into()))

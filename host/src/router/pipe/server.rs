@@ -126,7 +126,8 @@ where
             calls.answer(number, Answer::Refused(status));
         }
         Kind::Call => {
-            let (call, answer) = (Running { calls: calls.clone(), number }, run(body));
+            // Boxed: tokio moves what it runs several times, at its start and at its end.
+            let (call, answer) = (Running { calls: calls.clone(), number }, Box::pin(run(body)));
             let call = tokio::spawn(async move {
                 let answer = answer.await;
                 call.calls.answer(number, answer);
