@@ -165,6 +165,26 @@ fn bounds_are_in_one_file() {
     }
 }
 
+/// SQLite plans by the value of a LIMIT that is nothing but a parameter, so it compiles the statement anew each
+/// time that another value may have been bound. An expression is left alone.
+#[test]
+fn sqlite_compiles_no_statement_twice() {
+    let mut faults = String::new();
+    for file in sources("host/src/journal") {
+        if !file.path.contains("journal/sqlite") {
+            continue;
+        }
+        for (line, code) in code_lines(&file.text) {
+            let bound = code.split("LIMIT ?").skip(1);
+            let mut after = bound.map(|rest| rest.trim_start_matches(|c: char| c.is_ascii_digit()));
+            if after.any(|rest| !rest.starts_with(" + 0")) {
+                let _ = writeln!(faults, "{}:{line}: {}", file.path, code.trim());
+            }
+        }
+    }
+    assert!(faults.is_empty(), "write LIMIT ? + 0:\n{faults}");
+}
+
 #[test]
 fn nothing_is_left_for_later() {
     let mut faults = String::new();

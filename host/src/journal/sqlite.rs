@@ -226,7 +226,7 @@ impl Inner {
         loop {
             let delete = sqlx::query(
                 "DELETE FROM receipt WHERE (entity, key) IN \
-                 (SELECT entity, key FROM receipt WHERE expires_at_ms <= ? LIMIT ?)",
+                 (SELECT entity, key FROM receipt WHERE expires_at_ms <= ? LIMIT ? + 0)",
             );
             let delete = delete.bind(now_ms as i64).bind(RECEIPT_SWEEP_ROWS);
             if self.write_one(delete).await? < RECEIPT_SWEEP_ROWS as u64 || self.is_closing() {

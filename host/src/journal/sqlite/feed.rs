@@ -22,7 +22,7 @@ SELECT u.off, u.entity, u.seq, e.journal, e.id, j.at_ms, j.type, j.data FROM (
     SELECT off, entity, seq FROM feed WHERE off >= ?1
     UNION ALL
     SELECT off, entity, seq FROM journal WHERE off >= ?1
-    ORDER BY off LIMIT ?2
+    ORDER BY off LIMIT ?2 + 0
 ) u CROSS JOIN entity e ON e.no = u.entity LEFT JOIN journal j ON j.off = u.off";
 
 struct Found {
@@ -166,7 +166,7 @@ pub async fn groups(
     limit: usize,
 ) -> Result<Vec<String>, StoreError> {
     let query = sqlx::query(
-        "SELECT DISTINCT grp FROM position WHERE ?1 IS NULL OR grp > ?1 ORDER BY grp LIMIT ?2",
+        "SELECT DISTINCT grp FROM position WHERE ?1 IS NULL OR grp > ?1 ORDER BY grp LIMIT ?2 + 0",
     );
     let rows = inner.readers.all(query.bind(after).bind(limit as i64)).await?;
     rows.iter().map(|row| get(row, 0)).collect()
@@ -192,7 +192,7 @@ pub async fn laggards(
     let list: Vec<String> = partitions.iter().map(Partition::to_string).collect();
     let query = sqlx::query(
         "SELECT part, journal, id, seq, tries, due_ms, error, parked FROM laggard WHERE grp = ? \
-         AND part IN (SELECT value FROM json_each(?)) ORDER BY parked, due_ms, journal, id LIMIT ?",
+         AND part IN (SELECT value FROM json_each(?)) ORDER BY parked, due_ms, journal, id LIMIT ? + 0",
     )
     .bind(group)
     .bind(format!("[{}]", list.join(",")))

@@ -169,7 +169,7 @@ async fn scan_tail(
         let text: Option<String> = sqlx::query_scalar(
             "SELECT group_concat(off || ' ' || entity || ' ' || seq || ' ' || bytes, ';') FROM \
              (SELECT off, entity, seq, max(length(data) - ?, 0) bytes FROM journal WHERE off > ? \
-              ORDER BY off LIMIT ?)",
+              ORDER BY off LIMIT ? + 0)",
         )
         .bind(CHECKSUM_BYTES as i64)
         .bind(last)

@@ -31,7 +31,7 @@ pub async fn outbox(
     limit: usize,
 ) -> Result<Vec<OutboxRow>, StoreError> {
     let query = sqlx::query(effects!(
-        "o.id > ? AND NOT o.parked AND o.shard IN (SELECT value FROM json_each(?)) ORDER BY o.id LIMIT ?"
+        "o.id > ? AND NOT o.parked AND o.shard IN (SELECT value FROM json_each(?)) ORDER BY o.id LIMIT ? + 0"
     ));
     let query = query.bind(first_bytes(after)).bind(list(shards)).bind(limit as i64);
     effects(&inner.readers, query).await
@@ -42,7 +42,7 @@ pub async fn dead_letters(
     after: Option<EffectId>,
     limit: usize,
 ) -> Result<Vec<OutboxRow>, StoreError> {
-    let query = sqlx::query(effects!("o.id > ? AND o.parked ORDER BY o.id LIMIT ?"));
+    let query = sqlx::query(effects!("o.id > ? AND o.parked ORDER BY o.id LIMIT ? + 0"));
     effects(&inner.listers, query.bind(first_bytes(after)).bind(limit as i64)).await
 }
 
@@ -58,7 +58,7 @@ pub async fn outbox_of(
     limit: usize,
 ) -> Result<Vec<OutboxRow>, StoreError> {
     let known = resolve(inner, source).await?;
-    let query = sqlx::query(effects!("o.entity = ? ORDER BY o.id LIMIT ?"));
+    let query = sqlx::query(effects!("o.entity = ? ORDER BY o.id LIMIT ? + 0"));
     effects(&inner.listers, query.bind(known.no).bind(limit as i64)).await
 }
 
@@ -124,7 +124,7 @@ pub async fn timers(
     let query = sqlx::query(
         "SELECT t.shard, e.journal, e.id, t.name, t.due_ms, t.token \
          FROM timer t CROSS JOIN entity e ON e.no = t.entity \
-         WHERE t.due_ms <= ? AND t.shard IN (SELECT value FROM json_each(?)) ORDER BY t.due_ms LIMIT ?",
+         WHERE t.due_ms <= ? AND t.shard IN (SELECT value FROM json_each(?)) ORDER BY t.due_ms LIMIT ? + 0",
     )
     .bind(i64::try_from(until_ms).unwrap_or(i64::MAX))
     .bind(list(shards))
@@ -143,12 +143,12 @@ pub async fn timers(
 }
 
 const TIMERS: &str = "SELECT name, shard, due_ms, every_ms, method, payload, token, tries, error \
-     FROM timer WHERE entity = ?1 AND (?2 IS NULL OR name = ?2) ORDER BY name LIMIT ?3";
+     FROM timer WHERE entity = ?1 AND (?2 IS NULL OR name = ?2) ORDER BY name LIMIT ?3 + 0";
 
 const ALL_TIMERS: &str = "SELECT t.name, t.shard, t.due_ms, t.every_ms, t.method, t.payload, t.token, t.tries, \
      t.error, e.journal, e.id FROM entity e CROSS JOIN timer t ON t.entity = e.no \
      WHERE (e.journal, e.id) >= (?1, ?2) AND (?4 OR (e.journal, e.id, t.name) > (?1, ?2, ?3)) \
-     ORDER BY e.journal, e.id, t.name LIMIT ?5";
+     ORDER BY e.journal, e.id, t.name LIMIT ?5 + 0";
 
 /// Of every entity, in order of address and name.
 pub async fn list_timers(

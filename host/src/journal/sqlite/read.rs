@@ -37,7 +37,7 @@ const LOAD: &str = concat!(
     "SELECT ",
     head!(),
     ", s.seq, s.type, s.data FROM entity e LEFT JOIN snapshot s ON s.entity = e.no AND s.seq <= ?3 \
-     WHERE e.journal = ?1 AND e.id = ?2 ORDER BY s.seq DESC LIMIT ?4",
+     WHERE e.journal = ?1 AND e.id = ?2 ORDER BY s.seq DESC LIMIT ?4 + 0",
 );
 
 /// The number of an entity and of its newest event.
@@ -229,7 +229,7 @@ impl Page {
             let query = sqlx::query(
                 "SELECT seq_first, seq_last, data FROM segment WHERE entity = ?1 AND seq_first >= \
                  coalesce((SELECT max(seq_first) FROM segment WHERE entity = ?1 AND seq_first <= ?2), ?2) \
-                 ORDER BY seq_first LIMIT ?3",
+                 ORDER BY seq_first LIMIT ?3 + 0",
             )
             .bind(no)
             .bind(self.next as i64)
@@ -381,7 +381,7 @@ pub async fn receipts(
         "SELECT r.request_hash, r.reply, r.expires_at_ms, e.journal, e.id, r.key, e.no \
          FROM entity e JOIN receipt r ON r.entity = e.no WHERE r.expires_at_ms > ?1 \
          AND (?2 OR (e.journal, e.id, r.key) > (?3, ?4, ?5)) \
-         ORDER BY e.journal, e.id, r.key LIMIT ?6",
+         ORDER BY e.journal, e.id, r.key LIMIT ?6 + 0",
     )
     .bind(i64::try_from(now_ms).unwrap_or(i64::MAX))
     .bind(after.is_none())
@@ -444,7 +444,7 @@ async fn entity_rows(
                     Some(std::cmp::Ordering::Equal) | None => {}
                 }
                 let text = format!(
-                    "{select} WHERE journal = ? AND id >= ? AND id < ? ORDER BY journal, id LIMIT ?"
+                    "{select} WHERE journal = ? AND id >= ? AND id < ? ORDER BY journal, id LIMIT ? + 0"
                 );
                 sqlx::query(sqlx::AssertSqlSafe(text))
                     .bind(journal.as_str())
@@ -455,7 +455,7 @@ async fn entity_rows(
             None => {
                 let text = format!(
                     "{select} WHERE (journal, id) >= (?1, ?2) AND (?3 = 0 OR substr(id, 1, ?3) = ?4) \
-                     ORDER BY journal, id LIMIT ?5"
+                     ORDER BY journal, id LIMIT ?5 + 0"
                 );
                 sqlx::query(sqlx::AssertSqlSafe(text))
                     .bind(after.map_or("", |after| after.journal.as_str()))

@@ -12,7 +12,7 @@ use crate::words::limits::FEED_SWEPT_ROWS;
 const SLICE: &str = "\
 SELECT max(off), total(is_gone) FROM ( \
     SELECT f.off, coalesce(f.seq < g.before, 0) AS is_gone \
-    FROM feed f LEFT JOIN forgotten g ON g.entity = f.entity WHERE f.off > ? ORDER BY f.off LIMIT ?)";
+    FROM feed f LEFT JOIN forgotten g ON g.entity = f.entity WHERE f.off > ? ORDER BY f.off LIMIT ? + 0)";
 
 const DELETE: &str = "\
 DELETE FROM feed WHERE off > ? AND off <= ? \

@@ -81,14 +81,14 @@ fn statement(
             arguments.add(indexed(value).to_vec())?;
             arguments.add(key.clone())?;
         }
-        text += &format!(" ORDER BY v.value {direction}, v.key {direction} LIMIT ?");
+        text += &format!(" ORDER BY v.value {direction}, v.key {direction} LIMIT ? + 0");
     } else {
         text = "SELECT key, x'', type, data FROM view_row WHERE view = ?".into();
         if let Some((_, key)) = &query.after {
             text += &format!(" AND key {beyond} ?");
             arguments.add(key.clone())?;
         }
-        text += &format!(" ORDER BY key {direction} LIMIT ?");
+        text += &format!(" ORDER BY key {direction} LIMIT ? + 0");
     }
     arguments.add(i64::try_from(query.limit).unwrap_or(i64::MAX))?;
     Ok((text, arguments))
@@ -139,8 +139,8 @@ pub async fn delete(inner: &Inner, view: &str) -> Result<(), StoreError> {
     // The rows last: as long as there are any, the view is named.
     for slice in [
         "DELETE FROM view_value WHERE (view, key, field) IN \
-         (SELECT view, key, field FROM view_value WHERE view = ? LIMIT ?)",
-        "DELETE FROM view_row WHERE (view, key) IN (SELECT view, key FROM view_row WHERE view = ? LIMIT ?)",
+         (SELECT view, key, field FROM view_value WHERE view = ? LIMIT ? + 0)",
+        "DELETE FROM view_row WHERE (view, key) IN (SELECT view, key FROM view_row WHERE view = ? LIMIT ? + 0)",
     ] {
         let delete = || sqlx::query(slice).bind(view).bind(VIEW_DELETE_ROWS);
         while inner.write_one(delete()).await? == VIEW_DELETE_ROWS as u64 {}
