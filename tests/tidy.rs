@@ -168,7 +168,7 @@ fn bounds_are_in_one_file() {
 /// SQLite plans by the value of a LIMIT that is nothing but a parameter, so it compiles the statement anew each
 /// time that another value may have been bound. An expression is left alone.
 #[test]
-fn sqlite_compiles_no_statement_twice() {
+fn sqlite_does_not_plan_by_the_value_of_a_limit() {
     let mut faults = String::new();
     for file in sources("host/src/journal") {
         if !file.path.contains("journal/sqlite") {

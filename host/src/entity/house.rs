@@ -366,22 +366,20 @@ impl House {
         match consistency {
             Consistency::Leased if self.holdings.lease_holds() => Ok(()),
             Consistency::Leased => Err(lease_ended().into()),
-            Consistency::Fenced | Consistency::Stale => {
-                match Box::pin(self.journal.fenced(&[fence])).await {
-                    Ok(fenced) if fenced.is_empty() => Ok(()),
-                    Ok(_) => {
-                        self.holdings.lose(fence.shard, fence.epoch);
-                        Err(CallError::NotHere)
-                    }
-                    Err(error) => {
-                        tracing::warn!(%error, "cannot confirm an epoch");
-                        Err(Status::unavailable(
-                            "the store cannot be asked who owns the entity; a retry is safe",
-                        )
-                        .into())
-                    }
+            Consistency::Fenced | Consistency::Stale => match self.journal.fenced(&[fence]).await {
+                Ok(fenced) if fenced.is_empty() => Ok(()),
+                Ok(_) => {
+                    self.holdings.lose(fence.shard, fence.epoch);
+                    Err(CallError::NotHere)
                 }
-            }
+                Err(error) => {
+                    tracing::warn!(%error, "cannot confirm an epoch");
+                    Err(Status::unavailable(
+                        "the store cannot be asked who owns the entity; a retry is safe",
+                    )
+                    .into())
+                }
+            },
         }
     }
 

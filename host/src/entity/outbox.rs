@@ -7,7 +7,9 @@
 //!
 //! The effects of an entity begin in their order, those of a command after those of the commands before it; a
 //! synchronous one holds up those after it. Those for the same target go one after the other, those for
-//! different targets side by side. One that failed waits for its next try apart, and holds nobody up.
+//! different targets side by side. One that failed waits for its next try apart, and holds nobody up. A command
+//! that other functions wait for, and that waits itself, is outside this order; and of effects that were read from
+//! the store nobody waits for any.
 
 mod deliver;
 mod done;

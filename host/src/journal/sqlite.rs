@@ -3,6 +3,9 @@
 //! A commit appends its events to one table, in commit order and without an index: that is what makes
 //! it fast. Where the events of an entity lie is kept in memory, until they are packed into segments
 //! by entity, behind the hot path. Reads never wait for commits.
+//!
+//! A `LIMIT` is written `? + 0`: SQLite plans by the value of a bare parameter, and would compile the statement
+//! anew after each binding.
 
 mod catalogue;
 mod draft;

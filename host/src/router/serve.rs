@@ -15,7 +15,7 @@ use crate::words::{Address, Epoch, Revision, Shard, Status, Trail, limits};
 impl Router {
     /// Runs a forwarded command here, or says who the owner is. Never forwards it again.
     ///
-    /// Its future is moved as a whole, so what is not on the way of a plain call is boxed.
+    /// Its future is kept small: what is not on the way of a plain call is boxed.
     pub(super) async fn receive(&self, call: Bytes, follow: &Follow) -> Answer {
         match self.run_forwarded(call, follow).await {
             Ok(answer) => answer,

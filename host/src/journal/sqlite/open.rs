@@ -13,7 +13,7 @@ use crate::journal::directory;
 use crate::journal::error::OpenError;
 use crate::journal::sqlite::fault::{self, Fault};
 use crate::journal::sqlite::index::{Index, Row, Types};
-use crate::journal::sqlite::readers::Readers;
+use crate::journal::sqlite::readers::{Readers, give_back};
 use crate::journal::sqlite::rows::Statements;
 use crate::journal::sqlite::segment::CHECKSUM_BYTES;
 use crate::journal::sqlite::writer::Writer;
@@ -63,7 +63,7 @@ pub async fn open(data_dir: &Path, options: SqliteOptions) -> Result<Inner, Open
     let settings = settings.create_if_missing(false);
     let readers = Readers::new(settings.clone(), JOURNAL_READERS);
     // One that cannot be had is known at the start.
-    readers.give_back(readers.take().await.map_err(failed)?);
+    give_back(readers.take().await.map_err(failed)?);
     let listers = Readers::new(settings, JOURNAL_LIST_READERS);
     let writer = Writer {
         connection: Some(connection),

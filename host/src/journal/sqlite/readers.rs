@@ -24,8 +24,10 @@ pub struct Readers {
     settings: SqliteConnectOptions,
     count: u32,
     free: Arc<Semaphore>,
-    idle: Mutex<Vec<SqliteConnection>>,
+    idle: Arc<Idle>,
 }
+
+type Idle = Mutex<Vec<SqliteConnection>>;
 
 /// A connection that is in use. One that is dropped, because its query failed or nobody waits for it any more,
 /// is closed, and counts until its query has ended.
@@ -33,6 +35,7 @@ pub type Reader = ScopeGuard<Held, fn(Held)>;
 
 pub struct Held {
     pub connection: SqliteConnection,
+    idle: Arc<Idle>,
     free: OwnedSemaphorePermit,
 }
 
@@ -40,7 +43,7 @@ fn close(held: Held) {
     // Without a runtime, the process ends.
     if let Ok(runtime) = Handle::try_current() {
         runtime.spawn(async move {
-            let Held { connection, free } = held;
+            let Held { connection, free, .. } = held;
             // It has changed nothing.
             let _ = connection.close().await;
             drop(free);
@@ -48,10 +51,16 @@ fn close(held: Held) {
     }
 }
 
+/// To those that it is of.
+pub fn give_back(reader: Reader) {
+    let Held { connection, idle, free: _free } = ScopeGuard::into_inner(reader);
+    idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
+}
+
 impl Readers {
     pub fn new(settings: SqliteConnectOptions, count: u32) -> Self {
         let free = Arc::new(Semaphore::new(count as usize));
-        Self { settings, count, free, idle: Mutex::default() }
+        Self { settings, count, free, idle: Arc::default() }
     }
 
     pub async fn get(&self) -> Result<Reader, StoreError> {
@@ -68,25 +77,21 @@ impl Readers {
             Some(connection) => connection,
             None => self.settings.connect().await?,
         };
-        Ok(scopeguard::guard(Held { connection, free }, close as fn(Held)))
-    }
-
-    pub fn give_back(&self, reader: Reader) {
-        let Held { connection, free: _free } = ScopeGuard::into_inner(reader);
-        self.idle().push(connection);
+        let held = Held { connection, idle: self.idle.clone(), free };
+        Ok(scopeguard::guard(held, close as fn(Held)))
     }
 
     pub async fn all(&self, query: Query<'_>) -> Result<Vec<SqliteRow>, StoreError> {
         let mut reader = self.get().await?;
         let rows = query.fetch_all(&mut reader.connection).await.map_err(fault::read)?;
-        self.give_back(reader);
+        give_back(reader);
         Ok(rows)
     }
 
     pub async fn optional(&self, query: Query<'_>) -> Result<Option<SqliteRow>, StoreError> {
         let mut reader = self.get().await?;
         let row = query.fetch_optional(&mut reader.connection).await.map_err(fault::read)?;
-        self.give_back(reader);
+        give_back(reader);
         Ok(row)
     }
 
@@ -111,7 +116,7 @@ impl Readers {
             }
         }
         drop(rows);
-        self.give_back(reader);
+        give_back(reader);
         Ok(())
     }
 

@@ -13,6 +13,7 @@ use tempfile::TempDir;
 
 use crate::journal::conformance::{copy, event, tiny, write};
 use crate::journal::error::{AppendError, OpenError, StoreError};
+use crate::journal::sqlite::readers::give_back;
 use crate::journal::sqlite::{SqliteOptions, SqliteStore};
 use crate::journal::store::{Receipt, Store, StoredEvent, Write};
 use crate::journal::{AnyStore, Holdings, Journal};
@@ -316,11 +317,13 @@ async fn an_abandoned_query_counts_until_it_ends_and_its_reader_is_replaced() {
         all.push(reader);
         holds.push(hold);
     }
-    all.into_iter().for_each(|reader| readers.give_back(reader));
+    all.into_iter().for_each(give_back);
     for _ in 0..JOURNAL_READERS {
         let mut query = pin!(readers.optional(sqlx::query("SELECT count(*) FROM entity")));
         assert!(poll!(&mut query).is_pending());
     }
+    // Now they are about to be closed.
+    tokio::task::yield_now().await;
     assert!(poll!(pin!(readers.take())).is_pending());
     drop(holds);
     for _ in 0..2 * JOURNAL_READERS {

@@ -252,8 +252,8 @@ listening, one call with a replay.
 Effects, actions and timers are those of the model of the compatibility tests, called with JSON, as are the
 reads and durable commands that they are compared with. A command with an effect counts once the other entity
 has stored what the effect called for: the time runs until the last one is delivered. Timers are set some
-seconds ahead, ten for each of 1,000 entities, spread over one second; the time runs from the end of that second
-until the last command of a timer is durable. The consumer and the view begin with the first of 100 events of each of
+seconds ahead, ten for each of 1,000 entities, 100 ms apart; the time runs from when the last ones are due until
+the last command of a timer is durable. The consumer and the view begin with the first of 100 events of each of
 {carts} entities, at the same time. Steps are those of the checkout example, of which two are durable commands of
 other entities and one an action; the time runs from the first order to the end of the last.
 
