@@ -337,3 +337,55 @@ async fn a_shard_that_leaves_leaves_its_effects_to_whoever_has_it_next() {
     calls.recv().await.expect("the second");
     becomes("an empty outbox", async || outbox(&house).await == 0).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_effect_that_outlives_its_epoch_is_seen_to_under_the_next_one() {
+    let house = House::member(&[EVERY_KIND]).await;
+    grant_all(&house, 1);
+    let (called, mut calls) = tokio::sync::mpsc::unbounded_channel();
+    let answers = std::sync::Arc::new(tokio::sync::Semaphore::new(0));
+    house.entities.set_caller(std::sync::Arc::new(Slow { called, answers: answers.clone() }));
+    house.tell("m", json!([effect("t", "1")])).await.unwrap();
+    let first = calls.recv().await.expect("a call");
+
+    // As after an answer of the store that was lost: the same node has the shard again.
+    let holdings = house.journal.holdings();
+    let shard = holdings.shard_of(&model("m"));
+    house.store.set_epoch(shard, Epoch(2));
+    assert!(holdings.grant(shard, Epoch(2)));
+    tokio::time::sleep(stead::words::limits::SHARDS_LOOKED_AT_EVERY * 3).await;
+    answers.add_permits(2);
+    let again = calls.recv().await.expect("the same again");
+    assert_eq!(again.idempotency_key, first.idempotency_key);
+    assert!(again.fresh.is_none(), "a receipt may exist");
+    becomes("an empty outbox", async || outbox(&house).await == 0).await;
+    becomes("nothing in memory", async || house.entities.pending().effects == 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_effect_whose_write_is_on_its_way_while_an_older_one_is_let_go_is_delivered() {
+    let house = shared(House::member(&[EVERY_KIND]).await);
+    grant_all(&house, 1);
+    let (called, mut calls) = tokio::sync::mpsc::unbounded_channel();
+    let answers = std::sync::Arc::new(tokio::sync::Semaphore::new(0));
+    house.entities.set_caller(std::sync::Arc::new(Slow { called, answers: answers.clone() }));
+    house.tell("m", json!([effect("t", "1"), effect("t", "2")])).await.unwrap();
+    calls.recv().await.expect("the first");
+    let holdings = house.journal.holdings();
+    let shard = holdings.shard_of(&model("m"));
+    house.store.set_epoch(shard, Epoch(2));
+    assert!(holdings.grant(shard, Epoch(2)));
+    let hold = house.store.hold().await;
+    let told = spawn({
+        let house = house.clone();
+        async move { house.tell("m", json!([effect("u", "3")])).await }
+    });
+    // Those of before are let go, and the shard is read, before the third is in the store.
+    answers.add_permits(1);
+    tokio::time::sleep(stead::words::limits::SHARDS_LOOKED_AT_EVERY * 3).await;
+    drop(hold);
+    told.await.unwrap().unwrap();
+    answers.add_permits(10);
+    becomes("an empty outbox", async || outbox(&house).await == 0).await;
+    becomes("nothing in memory", async || house.entities.pending().effects == 0).await;
+}

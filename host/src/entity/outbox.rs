@@ -35,7 +35,7 @@ use crate::words::{Address, Epoch, Shard, Status, limits};
 
 pub(super) struct Outbox {
     state: Mutex<State>,
-    done: Mutex<Vec<Delivered>>,
+    done: Mutex<Vec<Past>>,
     /// There is something to load, to try again, or to take out of the store.
     work: Arc<Work>,
     at_once: Semaphore,
@@ -59,10 +59,11 @@ struct State {
     /// The shards that are held, as far as is known here.
     shards: HashMap<Shard, Taken>,
     sources: HashMap<Address, Source>,
-    /// Every effect in memory, and those whose leaving the store is on its way.
-    known: HashSet<EffectId>,
+    /// Every effect in memory, and those whose leaving the store is on its way, with the epoch under which they
+    /// came. What is left of an earlier epoch keeps nobody from taking an effect over from the store.
+    known: HashMap<EffectId, Epoch>,
     /// Effects that left while a page of the store was being read, which may still show them.
-    left: Option<HashSet<EffectId>>,
+    left: Option<HashSet<(EffectId, Epoch)>>,
     bytes: usize,
     retries: BinaryHeap<Reverse<Retry>>,
 }
@@ -71,6 +72,10 @@ struct Taken {
     epoch: Epoch,
     /// None: what the store has of this shard is in memory, too.
     loading: Option<Loading>,
+    /// The first effect that was let go: it is in the store alone.
+    let_go: Option<EffectId>,
+    /// The shard is about to leave: nothing is begun.
+    is_resting: bool,
 }
 
 /// An entity with effects that wait.
@@ -112,7 +117,8 @@ struct Retry {
     effect: Waiting,
 }
 
-struct Delivered {
+/// An effect that memory has no more, or needs no more.
+struct Past {
     fence: Fence,
     id: EffectId,
     bytes: usize,
@@ -172,26 +178,31 @@ impl Outbox {
         self.state.lock().known.len()
     }
 
-    fn forget(&self, ids: impl IntoIterator<Item = (EffectId, usize)>) {
+    /// The store does not have them any more, or never had them.
+    fn forget(&self, gone: impl IntoIterator<Item = Past>) {
         let mut state = self.state.lock();
-        for (id, bytes) in ids {
-            if state.known.remove(&id) {
-                state.bytes = state.bytes.saturating_sub(bytes);
-            }
+        for past in gone {
+            state.remove(&past);
             if let Some(left) = &mut state.left {
-                left.insert(id);
+                left.insert((past.id, past.fence.epoch));
             }
         }
         self.metrics.outbox_effects.set(state.known.len() as i64);
     }
 
-    /// An effect stays in the store, to be read again when its shard is served again.
-    fn let_go(&self, effect: Waiting) {
-        let held = self.state.lock().forget_shard(effect.fence.shard);
-        let held = held.into_iter().flat_map(|bundle| bundle.effects);
-        let gone: Vec<_> =
-            held.chain([effect]).map(|effect| (effect.id, effect.call.size())).collect();
-        self.forget(gone);
+    /// They stay in the store, to be read again if their shards are still served.
+    fn let_go(&self, gone: impl IntoIterator<Item = Past>) {
+        let mut state = self.state.lock();
+        for past in gone {
+            state.remove(&past);
+            if let Some(taken) = state.shards.get_mut(&past.fence.shard)
+                && taken.epoch == past.fence.epoch
+            {
+                let first = taken.let_go.map_or(past.id, |earlier| earlier.min(past.id));
+                taken.let_go = Some(first);
+            }
+        }
+        self.metrics.outbox_effects.set(state.known.len() as i64);
     }
 }
 
@@ -200,18 +211,39 @@ impl State {
         self.known.len() < most && self.bytes < limits::EFFECT_BYTES_IN_MEMORY_MAX
     }
 
-    /// Has a shard read again, if it is still served. Returns what is in memory of it and not begun.
-    fn forget_shard(&mut self, shard: Shard) -> Vec<Bundle> {
-        let loading = self.shards.remove(&shard).and_then(|taken| taken.loading);
-        loading.map(Loading::into_held).unwrap_or_default()
+    fn remove(&mut self, past: &Past) {
+        if self.known.get(&past.id) == Some(&past.fence.epoch) {
+            self.known.remove(&past.id);
+            self.bytes = self.bytes.saturating_sub(past.bytes);
+        }
     }
 
+    /// What is known of a shard under this epoch; none if a later one has begun.
+    fn taken(&mut self, fence: Fence) -> Option<&mut Taken> {
+        let known = self.shards.get(&fence.shard).map(|taken| taken.epoch);
+        if known.is_none_or(|epoch| epoch < fence.epoch) {
+            self.leave(fence.shard);
+            self.shards.insert(fence.shard, Taken::new(fence.epoch));
+        }
+        self.shards.get_mut(&fence.shard).filter(|taken| taken.epoch == fence.epoch)
+    }
+
+    /// An epoch is over. What it stored, whoever has the next one finds in the store.
+    fn leave(&mut self, shard: Shard) {
+        let loading = self.shards.remove(&shard).and_then(|taken| taken.loading);
+        let held = loading.map(Loading::into_held).unwrap_or_default();
+        for effect in held.iter().flat_map(|bundle| &bundle.effects) {
+            self.remove(&effect.past());
+        }
+    }
+
+    /// False if it is in memory already.
     fn remember(&mut self, effect: &Waiting) -> bool {
-        let is_new = self.known.insert(effect.id);
-        if is_new {
+        let known = self.known.insert(effect.id, effect.fence.epoch);
+        if known.is_none() {
             self.bytes += effect.call.size();
         }
-        is_new
+        known != Some(effect.fence.epoch)
     }
 }
 
@@ -265,9 +297,9 @@ pub(super) fn take(
     }
     let mut state = outbox.state.lock();
     let has_room = state.has_room(outbox.most);
-    let taken = state.shards.entry(fence.shard).or_insert_with(|| Taken::new(fence.epoch));
+    let Some(taken) = state.taken(fence) else { return awaited };
     // Whoever has commands waiting is bounded by the commands in hand.
-    if !has_room && awaited.is_empty() {
+    if taken.is_resting || !has_room && awaited.is_empty() {
         let first = effects.first().map(|effect| effect.id).unwrap_or_default();
         taken.loading.get_or_insert_default().skip(first, commit);
         drop(state);
@@ -293,7 +325,7 @@ pub(super) fn take(
 
 impl Taken {
     fn new(epoch: Epoch) -> Self {
-        Self { epoch, loading: Some(Loading::default()) }
+        Self { epoch, loading: Some(Loading::default()), let_go: None, is_resting: false }
     }
 }
 
@@ -308,6 +340,10 @@ impl Waiting {
     fn of(row: OutboxRow, fence: Fence) -> Self {
         let OutboxRow { source, id, call, tries, .. } = row;
         Self { source, fence, id, call, tries, is_new: false, result: None, waited_for: None }
+    }
+
+    fn past(&self) -> Past {
+        Past { fence: self.fence, id: self.id, bytes: self.call.size() }
     }
 }
 

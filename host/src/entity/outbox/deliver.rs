@@ -9,7 +9,7 @@ use tokio::sync::{Semaphore, oneshot};
 
 use crate::entity::calls::{effect_key, own_key, result_key};
 use crate::entity::house::House;
-use crate::entity::outbox::{Bundle, Delivered, Outbox, Retry, Source, State, Waiting, Work, clip};
+use crate::entity::outbox::{Bundle, Outbox, Retry, Source, State, Waiting, Work, clip};
 use crate::entity::{CallError, Consistency, Origin, OutCall, Request};
 use crate::journal::{Chore, StoredCall, Task};
 use crate::kind::{call::KEY, workflow};
@@ -52,8 +52,7 @@ async fn start_bundle(house: Arc<House>, bundle: Bundle) {
     if let Some(commit) = &bundle.commit
         && commit.wait().await.is_err()
     {
-        let ids = bundle.effects.iter().map(|effect| (effect.id, effect.call.size()));
-        house.outbox.forget(ids);
+        house.outbox.forget(bundle.effects.iter().map(Waiting::past));
         return;
     }
     let is_nested = bundle.is_nested();
@@ -193,7 +192,7 @@ async fn deliver_now(house: &Arc<House>, mut effect: Waiting) {
         // A workflow is told at once: it tries again by itself.
         Tried::Failed(status) if effect.call.result_to.is_some() => Err(status),
         Tried::Failed(status) => return failed(house, effect, status).await,
-        Tried::NotOurs => return house.outbox.let_go(effect),
+        Tried::NotOurs => return house.outbox.let_go([effect.past()]),
     };
     match hand_back(house, &effect, &result).await {
         HandedBack::Done => ended(house, &effect, result.err().as_ref()),
@@ -201,7 +200,7 @@ async fn deliver_now(house: &Arc<House>, mut effect: Waiting) {
             effect.result = Some(result);
             failed(house, effect, status).await;
         }
-        HandedBack::NotOurs => house.outbox.let_go(effect),
+        HandedBack::NotOurs => house.outbox.let_go([effect.past()]),
     }
 }
 
@@ -343,8 +342,7 @@ fn ended(house: &House, effect: &Waiting, rejection: Option<&Status>) {
         );
     }
     count(house, if rejection.is_some() { "rejected" } else { "delivered" });
-    let Waiting { fence, id, .. } = *effect;
-    house.outbox.deliver(Delivered { fence, id, bytes: effect.call.size() });
+    house.outbox.deliver(effect.past());
 }
 
 async fn failed(house: &Arc<House>, mut effect: Waiting, status: Status) {
@@ -388,7 +386,7 @@ async fn park(house: &Arc<House>, effect: Waiting, status: Status) {
     if house.journal.chore(Chore { fence: effect.fence, task }).wait().await.is_err() {
         return match house.serves(effect.fence) {
             true => retry_in(house, effect, limits::EFFECT_BACKOFF_MAX),
-            false => house.outbox.let_go(effect),
+            false => house.outbox.let_go([effect.past()]),
         };
     }
     count(house, "parked");
@@ -396,7 +394,7 @@ async fn park(house: &Arc<House>, effect: Waiting, status: Status) {
         source = %effect.source, effect = %effect.id, service, method, tries = effect.tries, %status,
         request_id, "an effect was given up: it waits among the dead letters"
     );
-    house.outbox.forget([(effect.id, effect.call.size())]);
+    house.outbox.forget([effect.past()]);
 }
 
 /// Doubling, with a cap; somewhere between half of that and all of it.

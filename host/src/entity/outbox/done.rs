@@ -4,12 +4,12 @@ use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 
 use crate::entity::house::House;
-use crate::entity::outbox::{Delivered, Outbox, Work};
+use crate::entity::outbox::{Outbox, Past, Work};
 use crate::journal::{AppendError, Chore, Fence, Task};
 use crate::words::limits;
 
 impl Outbox {
-    pub(super) fn deliver(&self, delivered: Delivered) {
+    pub(super) fn deliver(&self, delivered: Past) {
         self.done.lock().push(delivered);
         self.work.done.notify_one();
     }
@@ -26,8 +26,8 @@ pub(super) async fn run(house: Weak<House>, work: Arc<Work>) {
     }
 }
 
-async fn settle(house: &House, delivered: Vec<Delivered>) {
-    let mut by_fence: HashMap<Fence, Vec<Delivered>> = HashMap::new();
+async fn settle(house: &House, delivered: Vec<Past>) {
+    let mut by_fence: HashMap<Fence, Vec<Past>> = HashMap::new();
     for one in delivered {
         by_fence.entry(one.fence).or_default().push(one);
     }
@@ -43,13 +43,9 @@ async fn settle(house: &House, delivered: Vec<Delivered>) {
     let mut failed = Vec::new();
     for (commit, all) in chores {
         match commit.wait().await {
-            // Another node has them now, which finds receipts.
-            Ok(())
-            | Err(
-                AppendError::Fenced | AppendError::Stopped { .. } | AppendError::Unknown { .. },
-            ) => {
-                house.outbox.forget(all.into_iter().map(|one| (one.id, one.bytes)));
-            }
+            Ok(()) | Err(AppendError::Stopped { .. }) => house.outbox.forget(all),
+            // Whoever has the shard now delivers them again, and finds receipts.
+            Err(AppendError::Fenced | AppendError::Unknown { .. }) => house.outbox.let_go(all),
             Err(
                 error @ (AppendError::Unavailable
                 | AppendError::Conflict

@@ -28,6 +28,26 @@ impl Loading {
         self.held
     }
 
+    fn from(first: EffectId) -> Self {
+        Self { after: before(first), ..Self::default() }
+    }
+
+    /// What was read so far is read again from an effect on.
+    fn rewind(&mut self, first: EffectId) {
+        self.after = self.after.min(before(first));
+    }
+
+    /// What is held is left to the store. Returns it.
+    fn skip_held(&mut self) -> Vec<Bundle> {
+        let held = std::mem::take(&mut self.held);
+        for bundle in &held {
+            if let (Some(first), Some(commit)) = (bundle.effects.first(), &bundle.commit) {
+                self.skip(first.id, commit.clone());
+            }
+        }
+        held
+    }
+
     pub(super) fn skip(&mut self, first: EffectId, commit: Commit) {
         let first = self.skipped.take().map_or(first, |(earlier, _)| earlier.min(first));
         self.skipped = Some((first, commit));
@@ -63,40 +83,55 @@ pub(super) async fn run(house: Weak<House>, work: Arc<Work>) {
 
 /// Notices which shards are served.
 fn look(house: &House) {
-    let held = house.holdings.held().into_iter();
-    let served: HashMap<Shard, Epoch> =
-        held.filter(|(shard, _)| !house.holdings.is_closing(*shard)).collect();
+    let held: HashMap<Shard, Epoch> = house.holdings.held().into_iter().collect();
     let mut state = house.outbox.state.lock();
-    let gone: Vec<Shard> = state
-        .shards
-        .iter()
-        .filter(|(shard, taken)| served.get(shard) != Some(&taken.epoch))
-        .map(|(shard, _)| *shard)
-        .collect();
-    let gone: Vec<_> = gone.into_iter().flat_map(|shard| state.forget_shard(shard)).collect();
-    for (shard, epoch) in served {
-        state.shards.entry(shard).or_insert_with(|| Taken::new(epoch));
+    let state = &mut *state;
+    let is_over = |(shard, taken): (&Shard, &Taken)| {
+        (held.get(shard) != Some(&taken.epoch)).then_some(*shard)
+    };
+    let over: Vec<Shard> = state.shards.iter().filter_map(is_over).collect();
+    for shard in over {
+        state.leave(shard);
     }
-    drop(state);
-    let effects = gone.into_iter().flat_map(|bundle| bundle.effects);
-    let ids: Vec<_> = effects.map(|effect| (effect.id, effect.call.size())).collect();
-    house.outbox.forget(ids);
+    let mut skipped = Vec::new();
+    for (shard, epoch) in held {
+        let taken = state.shards.entry(shard).or_insert_with(|| Taken::new(epoch));
+        taken.is_resting = !house.serves(Fence { shard, epoch });
+        match (taken.is_resting, taken.let_go.take()) {
+            // Commands that wait for effects keep the shard from leaving.
+            (true, let_go) => {
+                taken.let_go = let_go;
+                skipped.extend(taken.loading.iter_mut().flat_map(Loading::skip_held));
+            }
+            (false, Some(first)) => {
+                taken.loading.get_or_insert_with(|| Loading::from(first)).rewind(first);
+            }
+            (false, None) => {}
+        }
+    }
+    for effect in skipped.iter().flat_map(|bundle| &bundle.effects) {
+        state.remove(&effect.past());
+    }
+    house.outbox.metrics.outbox_effects.set(state.known.len() as i64);
 }
 
 /// Shards to read a page of, all from the same place on; none if there is nothing to read, or no room.
-fn next(house: &House) -> Option<(Vec<Shard>, Option<EffectId>)> {
+fn next(house: &House) -> Option<(Vec<Fence>, Option<EffectId>)> {
     let state = house.outbox.state.lock();
     let most = house.outbox.most;
     if !state.has_room(most) || state.known.len() + page(most) > most {
         return None;
     }
     let loading = || {
-        let shards = state.shards.iter();
-        shards.filter_map(|(shard, taken)| Some((*shard, taken.loading.as_ref()?.after)))
+        let shards = state.shards.iter().filter(|(_, taken)| !taken.is_resting);
+        shards.filter_map(|(&shard, taken)| {
+            let fence = Fence { shard, epoch: taken.epoch };
+            Some((fence, taken.loading.as_ref()?.after))
+        })
     };
     let after = loading().map(|(_, after)| after).min()?;
-    let shards = loading().filter(|(_, other)| *other == after).map(|(shard, _)| shard);
-    Some((shards.collect(), after))
+    let fences = loading().filter(|(_, other)| *other == after).map(|(fence, _)| fence);
+    Some((fences.collect(), after))
 }
 
 /// How many effects are read at once.
@@ -107,11 +142,12 @@ fn page(most: usize) -> usize {
 /// Reads a page.
 async fn load(
     house: &Arc<House>,
-    shards: &[Shard],
+    fences: &[Fence],
     after: Option<EffectId>,
 ) -> Result<(), StoreError> {
     house.outbox.state.lock().left = Some(Default::default());
-    let read = house.journal.outbox(shards, after, page(house.outbox.most)).await;
+    let shards: Vec<Shard> = fences.iter().map(|fence| fence.shard).collect();
+    let read = house.journal.outbox(&shards, after, page(house.outbox.most)).await;
     let rows = match read {
         Ok(rows) => rows,
         Err(error) => {
@@ -119,7 +155,7 @@ async fn load(
             return Err(error);
         }
     };
-    for commit in keep(house, shards, rows) {
+    for commit in keep(house, fences, rows) {
         // If it was not stored, there is nothing to read.
         let _ = commit.wait().await;
     }
@@ -127,18 +163,25 @@ async fn load(
 }
 
 /// Takes a page over. What is returned is to be waited for before the next one is read.
-fn keep(house: &Arc<House>, shards: &[Shard], rows: Vec<OutboxRow>) -> Vec<Commit> {
+fn keep(house: &Arc<House>, fences: &[Fence], rows: Vec<OutboxRow>) -> Vec<Commit> {
     let mut state = house.outbox.state.lock();
     let left = state.left.take().unwrap_or_default();
+    // A page that was asked for under an epoch tells nothing of the next one.
+    let present: HashMap<Shard, Epoch> = fences
+        .iter()
+        .filter(|fence| state.shards.get(&fence.shard).is_some_and(|t| t.epoch == fence.epoch))
+        .map(|fence| (fence.shard, fence.epoch))
+        .collect();
     let last = rows.last().map(|row| row.id);
     for row in rows {
-        if !state.known.contains(&row.id) && !left.contains(&row.id) {
-            add(house, &mut state, row);
+        let Some(&epoch) = present.get(&row.shard) else { continue };
+        if state.known.get(&row.id) != Some(&epoch) && !left.contains(&(row.id, epoch)) {
+            add(house, &mut state, row, epoch);
         }
     }
     house.outbox.metrics.outbox_effects.set(state.known.len() as i64);
-    let Some(last) = last else { return finish(house, &mut state, shards) };
-    for shard in shards {
+    let Some(last) = last else { return finish(house, &mut state, present.keys()) };
+    for shard in present.keys() {
         if let Some(loading) = state.shards.get_mut(shard).and_then(|s| s.loading.as_mut()) {
             loading.after = Some(last);
         }
@@ -146,8 +189,7 @@ fn keep(house: &Arc<House>, shards: &[Shard], rows: Vec<OutboxRow>) -> Vec<Commi
     Vec::new()
 }
 
-fn add(house: &Arc<House>, state: &mut State, row: OutboxRow) {
-    let Some(epoch) = state.shards.get(&row.shard).map(|taken| taken.epoch) else { return };
+fn add(house: &Arc<House>, state: &mut State, row: OutboxRow, epoch: Epoch) {
     let fence = Fence { shard: row.shard, epoch };
     let wait = row.due_ms.saturating_sub(clock::unix_ms());
     if wait > 0 {
@@ -168,7 +210,11 @@ fn add(house: &Arc<House>, state: &mut State, row: OutboxRow) {
 
 /// There is nothing more to read of these shards, but for what had no room meanwhile: the writes with that
 /// are returned, to be waited for before the next page is read.
-fn finish(house: &Arc<House>, state: &mut State, shards: &[Shard]) -> Vec<Commit> {
+fn finish<'a>(
+    house: &Arc<House>,
+    state: &mut State,
+    shards: impl Iterator<Item = &'a Shard>,
+) -> Vec<Commit> {
     let mut commits = Vec::new();
     for shard in shards {
         let Some(taken) = state.shards.get_mut(shard) else { continue };
