@@ -33,7 +33,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::journal::{Fence, TimerRow};
+use crate::journal::{EffectId, Fence, TimerRow};
 use crate::registry::{Method, Service};
 use crate::words::clock::Instant;
 use crate::words::{EntityId, JournalName, Seq, Status, Trail, limits};
@@ -72,8 +72,8 @@ pub enum Origin {
     Client,
     /// Another function: a forward, an effect, or a call.
     Function,
-    /// The host, with the result of an effect of this workflow.
-    Result,
+    /// The host, with the result of this effect of this workflow.
+    Result(EffectId),
     /// The host, because this timer is due.
     Timer(Arc<TimerRow>),
 }

@@ -91,16 +91,9 @@ async fn a_snapshot_that_the_guest_cannot_read_is_never_needed() {
     house.add("ada", "cup").await.unwrap();
     let stored = house.journal.events(&cart("ada"), Seq(1), 1, 1 << 20).await.unwrap();
     let write = stead::journal::Write {
-        address: cart("ada"),
-        fence: stead::journal::Fence::default(),
-        after: Seq(1),
         events: vec![stored.events[0].event.clone()],
         snapshot: Some(stead::words::Message::new("an.older.Cart", &b"\xff\xff"[..])),
-        receipt: None,
-        at_ms: 0,
-        effects: Vec::new(),
-        timers: Vec::new(),
-        forget_before: None,
+        ..stead::journal::Write::new(cart("ada"), stead::journal::Fence::default(), Seq(1), 0)
     };
     house.entities.passivate(&cart("ada")).await;
     stead::journal::Store::commit(&house.store, &[write], &[]).await.unwrap();

@@ -106,16 +106,13 @@ async fn an_instance_of_an_earlier_epoch_is_never_asked_again() {
     // The shard was away, and came back with one more event.
     holdings(&house).revoke(shard(&house), Epoch(1));
     let elsewhere = stead::journal::Write {
-        address: cart(ADA),
-        fence: stead::journal::Fence { shard: shard(&house), epoch: Epoch(2) },
-        after: stead::words::Seq(1),
         events: vec![write.events[0].event.clone()],
-        snapshot: None,
-        receipt: None,
-        at_ms: 0,
-        effects: Vec::new(),
-        timers: Vec::new(),
-        forget_before: None,
+        ..stead::journal::Write::new(
+            cart(ADA),
+            stead::journal::Fence { shard: shard(&house), epoch: Epoch(2) },
+            stead::words::Seq(1),
+            0,
+        )
     };
     house.journal.append(elsewhere).wait().await.unwrap();
     holdings(&house).grant(shard(&house), Epoch(3));

@@ -51,18 +51,8 @@ async fn a_second_writer_costs_the_first_its_instance_not_its_state() {
     house.add("ada", "kettle").await.unwrap();
     let stored = house.journal.events(&cart("ada"), Seq(1), 1, 1 << 20).await.unwrap();
     let event: Message = stored.events[0].event.clone();
-    let write = Write {
-        address: cart("ada"),
-        fence: Fence::default(),
-        after: Seq(1),
-        events: vec![event],
-        snapshot: None,
-        receipt: None,
-        at_ms: 0,
-        effects: Vec::new(),
-        timers: Vec::new(),
-        forget_before: None,
-    };
+    let write =
+        Write { events: vec![event], ..Write::new(cart("ada"), Fence::default(), Seq(1), 0) };
     house.store.commit(&[write], &[]).await.unwrap();
 
     assert_eq!(house.add("ada", "cup").await.unwrap_err().code, Code::Aborted);
@@ -92,16 +82,8 @@ async fn writes_that_the_full_queue_refuses_cost_nobody_a_write_before_them() {
     eventually("the turn", || house.entities.hot_one(&cart("ada")).unwrap().seq.0 == 2).await;
     // Others fill the queue behind it, without waiting for their commits.
     let filler = |n: u64, bytes: usize| Write {
-        address: cart(&format!("filler-{n}")),
-        fence: Fence::default(),
-        after: Seq::ZERO,
         events: vec![Message::new("t.Filler", vec![0; bytes])],
-        snapshot: None,
-        receipt: None,
-        at_ms: 0,
-        effects: Vec::new(),
-        timers: Vec::new(),
-        forget_before: None,
+        ..Write::new(cart(&format!("filler-{n}")), Fence::default(), Seq::ZERO, 0)
     };
     let mut commits = Vec::new();
     for bytes in [1 << 20, 1] {

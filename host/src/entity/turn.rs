@@ -75,7 +75,7 @@ impl Running {
             wasm::Answer::Forward(_) => None,
         };
         if let Some(reply) = reply
-            && request.origin != Origin::Result
+            && !matches!(request.origin, Origin::Result(_))
             && let Err(reason) = request.method.response.check(reply)
         {
             let failure = Failure::Malformed { reason };
@@ -144,11 +144,16 @@ impl Running {
             .map(|effect| self.effect(effect, request, now_ms))
             .collect();
         let timers = timers::changes(&self.house, &request.origin, decision.timers, now_ms);
+        let settled = match request.origin {
+            Origin::Result(id) => Some(id),
+            Origin::Client | Origin::Function | Origin::Timer(_) => None,
+        };
         let commit = self.house.journal.append(Write {
             events: decision.events,
             snapshot,
             receipt: receipt.clone(),
             effects: effects.iter().map(|(effect, _)| effect.clone()).collect(),
+            settled,
             timers: timers.clone(),
             forget_before: decision.forget_before,
             ..Write::new(self.actor.address.clone(), hot.fence, hot.seq, now_ms)

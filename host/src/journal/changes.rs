@@ -79,7 +79,10 @@ impl<'a> Changes<'a> {
     /// Whether a batch stores anything but events, snapshots and receipts.
     pub fn has_any(writes: &[Write], chores: &[Chore]) -> bool {
         let has_more = |write: &Write| {
-            !write.effects.is_empty() || !write.timers.is_empty() || write.forget_before.is_some()
+            !write.effects.is_empty()
+                || write.settled.is_some()
+                || !write.timers.is_empty()
+                || write.forget_before.is_some()
         };
         !chores.is_empty() || writes.iter().any(has_more)
     }
@@ -101,6 +104,7 @@ impl<'a> Changes<'a> {
         let (mut named, mut forgotten) = (HashSet::new(), HashSet::new());
         for write in writes {
             self.effects.extend(write.effects.iter().map(|effect| (write, effect)));
+            self.effects_done.extend(write.settled.map(|id| (write.fence, id)));
         }
         for write in writes.iter().rev() {
             for change in write.timers.iter().rev() {
@@ -118,7 +122,7 @@ impl<'a> Changes<'a> {
     }
 
     fn effects(&mut self, chores: &'a [Chore]) {
-        let mut done = HashSet::new();
+        let mut done: HashSet<_> = self.effects_done.iter().copied().collect();
         for Chore { fence, task } in chores {
             if let Task::EffectDone(ids) = task {
                 let new = ids.iter().filter(|id| done.insert((*fence, **id)));

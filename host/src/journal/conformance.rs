@@ -275,6 +275,7 @@ conformance! {
         keeps_effects_of_commands_without_events
         stores_neither_effects_nor_timers_of_a_batch_with_a_conflict
         forgets_effects_that_are_done
+        forgets_an_effect_with_the_write_that_has_its_result
         puts_effects_off_parks_and_retries_them
         applies_the_chores_of_a_batch_in_order
         ends_a_page_of_effects_at_its_bytes

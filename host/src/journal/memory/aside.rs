@@ -57,6 +57,9 @@ impl Aside {
             };
             self.outbox.insert(effect.id, row);
         }
+        if let Some(id) = &write.settled {
+            self.outbox.remove(id);
+        }
         for change in &write.timers {
             let key = (write.address.clone(), change.name.clone());
             let Some(timer) = &change.set else {

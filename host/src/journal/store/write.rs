@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::journal::store::outbox::NewEffect;
+use crate::journal::store::outbox::{EffectId, NewEffect};
 use crate::journal::store::timers::TimerChange;
 use crate::words::{Address, Epoch, Message, Seq, Shard};
 
@@ -29,6 +29,8 @@ pub struct Write {
     pub at_ms: u64,
     /// Calls to deliver later, in this order.
     pub effects: Vec<NewEffect>,
+    /// The effect whose result this is: it leaves the outbox.
+    pub settled: Option<EffectId>,
     /// Of a name that comes twice the last one counts.
     pub timers: Vec<TimerChange>,
     /// Events before this number are not needed any more: the store may drop them, now or later, but never
@@ -48,6 +50,7 @@ impl Write {
             receipt: None,
             at_ms,
             effects: Vec::new(),
+            settled: None,
             timers: Vec::new(),
             forget_before: None,
         }
@@ -74,6 +77,7 @@ impl Write {
             + usize::from(self.snapshot.is_some())
             + usize::from(self.receipt.is_some())
             + self.effects.len()
+            + usize::from(self.settled.is_some())
             + self.timers.len()
             + usize::from(self.forget_before.is_some())
     }

@@ -52,17 +52,10 @@ impl Host {
 
     /// Gives a journal its first entity.
     async fn store_an_event(&self, journal: &str) {
+        let one = Address::new(journal, "one");
         let write = Write {
-            address: Address::new(journal, "one"),
-            fence: Fence::default(),
-            after: Seq::ZERO,
             events: vec![Event::new("t.M", b"".as_slice())],
-            snapshot: None,
-            receipt: None,
-            at_ms: 1,
-            effects: Vec::new(),
-            timers: Vec::new(),
-            forget_before: None,
+            ..Write::new(one, Fence::default(), Seq::ZERO, 1)
         };
         self.journal.append(write).wait().await.unwrap();
     }
