@@ -158,8 +158,10 @@ impl Cluster {
         self.store.close().await;
         let released = self.claim.release().await;
         let counts = done?;
-        released.map_err(not_opened)?;
-        Ok(counts)
+        match released.map_err(not_opened)? {
+            true => Ok(counts),
+            false => Err(taken(self.store.name())),
+        }
     }
 }
 
@@ -209,6 +211,14 @@ fn progress(entities: u64, out: &Output) -> ProgressBar {
     bar
 }
 
+/// `store`: whose shards did not stay this command's.
+fn taken(store: &str) -> Failed {
+    Failed::refused(format!(
+        "a node took shards of the database {store} while this command copied, and may have stored something \
+         there: the copy is not complete; stop every node, and copy again into an empty store"
+    ))
+}
+
 fn not_opened(error: OpenError) -> Failed {
     let exit = match error {
         OpenError::InUse { .. }
@@ -223,4 +233,36 @@ fn not_opened(error: OpenError) -> Failed {
         }
     };
     Failed::new(exit, error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::journal::postgres::server::Server;
+
+    /// The end of a copy that went well, after this was done to the database.
+    async fn closed_after(meanwhile: &str) -> Result<Counts, Failed> {
+        let server = Server::shared();
+        let url = server.database();
+        let cluster = Cluster::open(&Secret::new(url.as_str()), 4).await?;
+        server.sql(url.rsplit('/').next().unwrap(), meanwhile);
+        cluster.close(Ok(Counts { entities: 1, ..Counts::default() })).await
+    }
+
+    #[tokio::test]
+    async fn a_copy_of_which_a_node_took_shards_is_no_success() {
+        let taken = "UPDATE shard SET owner = 'a node', epoch = epoch + 1 WHERE shard_id = 3";
+        let fenced = "UPDATE node SET state = 'fenced', incarnation = incarnation + 1; \
+                      UPDATE shard SET owner = NULL, owner_inc = NULL, epoch = epoch + 1";
+        for meanwhile in [taken, fenced] {
+            let failed = closed_after(meanwhile).await.unwrap_err();
+            assert_eq!(failed.exit, Exit::Refused);
+            assert!(failed.message.contains("the copy is not complete; stop every"), "{failed}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_copy_that_kept_its_shards_is_told() {
+        assert_eq!(closed_after("SELECT 1").await.unwrap().entities, 1);
+    }
 }

@@ -8,7 +8,8 @@ use crate::words::config::Secret;
 use crate::words::{Epoch, Shard, clock};
 
 /// All shards of a cluster without nodes. The node in whose name they are owned renews no lease: a node that
-/// starts meanwhile takes them after the time of a lease, and the copy is fenced out.
+/// starts meanwhile takes them after the time of a lease. A copy to them is fenced out then; one from them is not,
+/// but hears of it from [`release`](Claim::release).
 pub struct Claim {
     place: Place,
     node: [u8; 16],
@@ -42,27 +43,31 @@ impl Claim {
         &self.shards
     }
 
-    /// Every shard is free again.
-    pub async fn release(&self) -> Result<(), OpenError> {
+    /// Every shard is free again. False: not all of them stayed this claim's, so others may have written.
+    pub async fn release(&self) -> Result<bool, OpenError> {
         let failed = |error| self.place.failed(error);
         let mut connection = self.place.connect().await.map_err(failed)?;
         let mut transaction = connection.begin().await.map_err(failed)?;
-        sqlx::query(
+        // Nodes before shards, as everybody locks them: a node may be fencing this one just now.
+        sqlx::query("DELETE FROM node WHERE node_id = $1")
+            .bind(&self.node[..])
+            .execute(&mut *transaction)
+            .await
+            .map_err(failed)?;
+        let freed = sqlx::query(
             "UPDATE shard SET owner = NULL, owner_inc = NULL, epoch = epoch + 1 WHERE owner = $1",
         )
         .bind(&self.node[..])
         .execute(&mut *transaction)
         .await
         .map_err(failed)?;
-        sqlx::query("DELETE FROM node WHERE node_id = $1")
-            .bind(&self.node[..])
-            .execute(&mut *transaction)
-            .await
-            .map_err(failed)?;
-        transaction.commit().await.map_err(failed)
+        transaction.commit().await.map_err(failed)?;
+        // What is taken never comes back, so what was freed had stayed.
+        Ok(freed.rows_affected() == self.shards.len() as u64)
     }
 }
 
+/// Without capacity, so that nobody gives shards to this node.
 async fn take(
     connection: &mut PgConnection,
     node: &[u8],
@@ -71,7 +76,7 @@ async fn take(
     sqlx::query(
         "INSERT INTO node (node_id, incarnation, hb, state, process, place, peer_addr, zone, \
             capacity, version, revision, broken, started_at_ms) \
-         VALUES ($1, 1, 0, 'active', $1, $1, '', '', 1, $2, 0, 'copies a store', $3)",
+         VALUES ($1, 1, 0, 'active', $1, $1, '', '', 0, $2, 0, 'copies a store', $3)",
     )
     .bind(node)
     .bind(env!("CARGO_PKG_VERSION"))
