@@ -6,7 +6,10 @@ use crate::cluster::ownership::{NodeState, Timing};
 use crate::cluster::tests::{
     Member, Net, SHARDS, assert_one_server, database, dir, held, until, until_all_held,
 };
+use crate::journal::postgres::Claim;
 use crate::journal::postgres::server::Server;
+use crate::words::config::Secret;
+use crate::words::limits::LEASE;
 use crate::words::{Revision, clock};
 
 const TIMING: Timing = Timing::fast();
@@ -229,4 +232,17 @@ async fn a_suspicion_makes_no_lease_shorter() {
     assert_eq!(a.serves().len(), ALL);
     a.cluster.stop();
     b.cluster.stop();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_starts_while_a_store_is_copied_waits_until_the_copy_has_ended() {
+    let (url, _) = database(Server::shared()).await;
+    let (net, dirs) = (Net::default(), [dir()]);
+    let claim = Claim::take(&Secret::new(&*url)).await.unwrap();
+    let a = Member::start_slow(&url, dirs[0].path(), &net).await;
+    tokio::time::sleep(LEASE + seconds(3)).await;
+    assert_eq!((a.cluster.held(), a.metrics.nodes_fenced.get()), (0, 0));
+    assert!(claim.release().await.unwrap());
+    until_all_held(&[&a]).await;
+    a.cluster.stop();
 }

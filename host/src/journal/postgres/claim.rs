@@ -1,19 +1,23 @@
 //! Ownership of every shard for the time of a copy, in the name of a node that serves nothing.
 
 use sqlx::{Connection, PgConnection};
+use tokio::time::{sleep, timeout};
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::journal::error::OpenError;
 use crate::journal::postgres::open::Place;
 use crate::words::config::Secret;
+use crate::words::limits::{FAST_LEASE, FAST_LEASE_RENEW_EVERY};
 use crate::words::{Epoch, Shard, clock};
 
-/// All shards of a cluster without nodes. The node in whose name they are owned renews no lease: a node that
-/// starts meanwhile takes them after the time of a lease. A copy to them is fenced out then; one from them is not,
-/// but hears of it from [`release`](Claim::release).
+/// All shards of a cluster without nodes. The lease of the node in whose name they are owned is renewed, so that a
+/// node that starts meanwhile waits. If that does not succeed in time, it takes the shards. A copy to them is fenced
+/// out then; one from them is not, but hears of it from [`release`](Claim::release).
 pub struct Claim {
     place: Place,
     node: [u8; 16],
     shards: Vec<(Shard, Epoch)>,
+    _renewal: AbortOnDropHandle<()>,
 }
 
 impl Claim {
@@ -36,7 +40,8 @@ impl Claim {
             return Err(OpenError::StoreInUse { store: place.name });
         }
         let shards = take(&mut connection, &node).await.map_err(failed)?;
-        Ok(Self { place, node, shards })
+        let renewal = tokio::spawn(renew(place.clone(), connection, node));
+        Ok(Self { place, node, shards, _renewal: AbortOnDropHandle::new(renewal) })
     }
 
     pub fn shards(&self) -> &[(Shard, Epoch)] {
@@ -93,4 +98,32 @@ async fn take(
     transaction.commit().await?;
     let row = |(shard, epoch): (i32, i64)| (Shard(shard as u32), Epoch(epoch as u64));
     Ok(rows.into_iter().map(row).collect::<Vec<(Shard, Epoch)>>())
+}
+
+/// As often as a node with `--fast-failover` does: one may start. What fails is tried again.
+async fn renew(place: Place, connection: PgConnection, node: [u8; 16]) {
+    let mut connection = Some(connection);
+    loop {
+        sleep(FAST_LEASE_RENEW_EVERY).await;
+        connection = renew_once(&place, connection, &node).await;
+    }
+}
+
+/// Returns the connection if it still works.
+async fn renew_once(
+    place: &Place,
+    connection: Option<PgConnection>,
+    node: &[u8],
+) -> Option<PgConnection> {
+    let mut connection = match connection {
+        Some(connection) => connection,
+        None => place.connect().await.ok()?,
+    };
+    let renewal = sqlx::query(
+        "UPDATE node SET hb = hb + 1 WHERE node_id = $1 AND state IN ('active', 'draining')",
+    )
+    .bind(node)
+    .execute(&mut connection);
+    timeout(FAST_LEASE, renewal).await.ok()?.ok()?;
+    Some(connection)
 }
