@@ -178,3 +178,26 @@ async fn a_claim_is_refused_while_there_is_a_node_and_lets_go_of_every_shard() {
     assert!(claim.release().await.unwrap());
     postgres::Claim::take(&url).await.unwrap();
 }
+
+#[tokio::test]
+async fn a_claim_is_refused_if_a_node_takes_a_shard_just_before_it() {
+    let server = postgres::server::Server::shared();
+    let url = crate::words::config::Secret::new(server.database());
+    postgres::prepare(&url, 4).await.unwrap();
+    let mut node = postgres::Place::parse(&url).unwrap().connect().await.unwrap();
+    let take = "BEGIN; UPDATE shard SET owner = 'a node', owner_inc = 1 WHERE shard_id = 0";
+    sqlx::raw_sql(take).execute(&mut node).await.unwrap();
+    let name = url.expose().rsplit('/').next().unwrap().to_owned();
+    let claim = tokio::spawn(async move { postgres::Claim::take(&url).await.map(drop) });
+    let waiting = "SELECT count(*) FROM pg_stat_activity \
+        WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    while server.sql(&name, waiting) != "1" {
+        assert!(!claim.is_finished());
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    sqlx::raw_sql("COMMIT").execute(&mut node).await.unwrap();
+    let refused = claim.await.unwrap().unwrap_err().to_string();
+    assert!(refused.contains("is in use: a node is registered"), "{refused}");
+    assert_eq!(server.sql(&name, "SELECT count(*) FROM shard WHERE owner IS NOT NULL"), "1");
+    assert_eq!(server.sql(&name, "SELECT count(*) FROM node"), "0");
+}

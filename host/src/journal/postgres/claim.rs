@@ -27,19 +27,9 @@ impl Claim {
         getrandom::fill(&mut node).map_err(|error| place.refused(error.to_string()))?;
         let failed = |error| place.failed(error);
         let mut connection = place.connect().await.map_err(failed)?;
-        let others: i64 =
-            sqlx::query_scalar("SELECT count(*) FROM node WHERE state IN ('active', 'draining')")
-                .fetch_one(&mut connection)
-                .await
-                .map_err(failed)?;
-        let owned: i64 = sqlx::query_scalar("SELECT count(*) FROM shard WHERE owner IS NOT NULL")
-            .fetch_one(&mut connection)
-            .await
-            .map_err(failed)?;
-        if others > 0 || owned > 0 {
+        let Some(shards) = take(&mut connection, &node).await.map_err(failed)? else {
             return Err(OpenError::StoreInUse { store: place.name });
-        }
-        let shards = take(&mut connection, &node).await.map_err(failed)?;
+        };
         let renewal = tokio::spawn(renew(place.clone(), connection, node));
         Ok(Self { place, node, shards, _renewal: AbortOnDropHandle::new(renewal) })
     }
@@ -72,11 +62,11 @@ impl Claim {
     }
 }
 
-/// Without capacity, so that nobody gives shards to this node.
+/// Without capacity, so that nobody gives shards to this node. None: there is another, and nothing was changed.
 async fn take(
     connection: &mut PgConnection,
     node: &[u8],
-) -> Result<Vec<(Shard, Epoch)>, sqlx::Error> {
+) -> Result<Option<Vec<(Shard, Epoch)>>, sqlx::Error> {
     let mut transaction = connection.begin().await?;
     sqlx::query(
         "INSERT INTO node (node_id, incarnation, hb, state, process, place, peer_addr, zone, \
@@ -95,9 +85,21 @@ async fn take(
     .bind(node)
     .fetch_all(&mut *transaction)
     .await?;
+    // Asked last: who comes later finds no shard that is free.
+    let is_in_use: bool = sqlx::query_scalar(
+        "SELECT EXISTS (SELECT 1 FROM node WHERE node_id <> $1 AND state IN ('active', 'draining')) \
+         OR EXISTS (SELECT 1 FROM shard WHERE owner <> $1)",
+    )
+    .bind(node)
+    .fetch_one(&mut *transaction)
+    .await?;
+    if is_in_use {
+        transaction.rollback().await?;
+        return Ok(None);
+    }
     transaction.commit().await?;
     let row = |(shard, epoch): (i32, i64)| (Shard(shard as u32), Epoch(epoch as u64));
-    Ok(rows.into_iter().map(row).collect::<Vec<(Shard, Epoch)>>())
+    Ok(Some(rows.into_iter().map(row).collect()))
 }
 
 /// As often as a node with `--fast-failover` does: one may start. What fails is tried again.
