@@ -1,7 +1,8 @@
 //! Value entities: a state, its versions, and nothing else.
 
 use serde_json::{Value, json};
-use stead::words::{Address, Code, EntityId, Seq};
+use stead::journal::{Fence, Write};
+use stead::words::{Address, Code, EntityId, Message, Seq, limits};
 
 use crate::house::{EVERY_KIND, House};
 
@@ -79,4 +80,53 @@ async fn as_many_versions_are_kept_as_the_type_asks_for() {
     assert_eq!(state(&house, Some(34)).await, Err(Code::OutOfRange));
     let again = House::again(&house.store).await;
     assert_eq!(tell(&again, json!([])).await.unwrap(), "33");
+}
+
+/// The entity's first two versions, "a" and "b".
+async fn first_versions(house: &House) -> [Message; 2] {
+    tell(house, json!([update("a")])).await.unwrap();
+    tell(house, json!([update("b")])).await.unwrap();
+    let page = house.journal.events(&address(), Seq(1), 2, 1 << 20).await.unwrap();
+    let events: Vec<Message> = page.events.into_iter().map(|stored| stored.event).collect();
+    events.try_into().unwrap()
+}
+
+/// The version after `after`, which lets the store drop all before it.
+fn replacing(after: u64, state: &Message) -> Write {
+    let after = Seq(after);
+    Write {
+        events: vec![state.clone()],
+        forget_before: Some(after.plus(1)),
+        ..Write::new(address(), Fence::default(), after, 0)
+    }
+}
+
+async fn stale(house: &House) -> Result<String, Code> {
+    let request = house.request(VALUE, "Process", json!({"id": "v", "actions": []}));
+    let reply = house.entities.stale(&request).await.map_err(|status| status.code)?;
+    Ok(String::from_utf8_lossy(reply.get(2..).unwrap_or_default()).into())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_state_that_another_node_replaces_while_it_is_read_is_no_loss() {
+    let house = House::with(&[EVERY_KIND]).await;
+    let [a, b] = first_versions(&house).await;
+    house.store.store_after_load(replacing(2, &a));
+    assert_eq!(stale(&house).await.unwrap(), "a");
+    house.store.store_after_load(replacing(3, &b));
+    assert_eq!(state(&house, None).await.unwrap().as_deref(), Some("b"));
+    // One that was asked for by its number has been there, and is not kept.
+    house.store.store_after_load(replacing(4, &a));
+    assert_eq!(state(&house, Some(4)).await, Err(Code::OutOfRange));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_state_that_is_replaced_over_and_over_is_not_looked_for_for_ever() {
+    let house = House::with(&[EVERY_KIND]).await;
+    let [a, _] = first_versions(&house).await;
+    for read in 0..limits::VALUE_READS_MAX {
+        house.store.store_after_load(replacing(2 + u64::from(read), &a));
+    }
+    assert_eq!(state(&house, None).await, Err(Code::Unavailable));
+    assert_eq!(state(&house, None).await.unwrap().as_deref(), Some("a"));
 }

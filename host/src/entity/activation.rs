@@ -267,17 +267,27 @@ pub(super) async fn value_at(
     address: &Address,
     at: Option<Seq>,
 ) -> Result<(Seq, Option<Message>), FoldError> {
-    let newest = house.journal.load(address, at).await?.seq;
-    let seq = at.unwrap_or(newest).min(newest);
-    if seq == Seq::ZERO {
-        return Ok((seq, None));
+    for _ in 0..limits::VALUE_READS_MAX {
+        let newest = house.journal.load(address, at).await?.seq;
+        let seq = at.unwrap_or(newest).min(newest);
+        if seq == Seq::ZERO {
+            return Ok((seq, None));
+        }
+        let page = house.journal.events(address, seq, 1, limits::REPLAY_BATCH_BYTES).await?;
+        match page.events.into_iter().next() {
+            Some(stored) if stored.seq == seq => {
+                return Ok((seq, value::state(&stored.event).cloned()));
+            }
+            Some(stored) if seq < newest => {
+                return Err(FoldError::Forgotten { at: seq, oldest: stored.seq });
+            }
+            // It was the newest until another node replaced it, just now.
+            Some(_) => {}
+            None => return Err(FoldError::Gap { expected: seq }),
+        }
     }
-    let page = house.journal.events(address, seq, 1, limits::REPLAY_BATCH_BYTES).await?;
-    match page.events.into_iter().next() {
-        Some(stored) if stored.seq == seq => Ok((seq, value::state(&stored.event).cloned())),
-        Some(stored) if seq < newest => Err(FoldError::Forgotten { at: seq, oldest: stored.seq }),
-        Some(_) | None => Err(FoldError::Gap { expected: seq }),
-    }
+    let reason = "the entity's state is replaced faster than it can be read".into();
+    Err(StoreError::Read { reason }.into())
 }
 
 impl Folded {

@@ -43,6 +43,8 @@ struct State {
     closed: bool,
     /// Errors for the next commits, for tests of what stands on a store.
     errors: VecDeque<StoreError>,
+    /// What the next loads are followed by, one write each.
+    after_loads: VecDeque<Write>,
     /// Shards that another writer has taken, at some epoch.
     taken: BTreeMap<Shard, Epoch>,
 }
@@ -66,6 +68,12 @@ impl MemoryStore {
     /// Makes the next commit (or one after it, if others are to fail before) store nothing and fail.
     pub fn fail_next(&self, error: StoreError) {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).errors.push_back(error);
+    }
+
+    /// Stores a write right after the next load (or one after it, if others are to follow before), as another
+    /// node may.
+    pub fn store_after_load(&self, write: Write) {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).after_loads.push_back(write);
     }
 
     /// From now on writes of this shard are fenced unless they carry this epoch.
@@ -124,6 +132,12 @@ impl State {
 
     fn is_fenced(&self, fence: &Fence) -> bool {
         self.taken.get(&fence.shard).is_some_and(|epoch| *epoch != fence.epoch)
+    }
+
+    fn load(&self, address: &Address, at: Option<Seq>) -> Loaded {
+        let Some(entity) = self.entities.get(address) else { return Loaded::default() };
+        let snapshot = entity.snapshots.iter().rev().find(|s| at.is_none_or(|at| s.seq <= at));
+        Loaded { snapshot: snapshot.cloned(), seq: entity.seq() }
     }
 
     fn check(&self, batch: &[&Write]) -> Result<(), StoreError> {
@@ -189,10 +203,12 @@ impl Store for MemoryStore {
     }
 
     async fn load(&self, address: &Address, at: Option<Seq>) -> Result<Loaded, StoreError> {
-        let state = self.state()?;
-        let Some(entity) = state.entities.get(address) else { return Ok(Loaded::default()) };
-        let snapshot = entity.snapshots.iter().rev().find(|s| at.is_none_or(|at| s.seq <= at));
-        Ok(Loaded { snapshot: snapshot.cloned(), seq: state.seq(address) })
+        let mut state = self.state()?;
+        let loaded = state.load(address, at);
+        if let Some(write) = state.after_loads.pop_front() {
+            state.apply(&write);
+        }
+        Ok(loaded)
     }
 
     async fn events(

@@ -117,6 +117,9 @@ pub const HISTORY_DEFAULT: u32 = 1;
 pub const HISTORY_MAX: u32 = 1_000;
 /// Old states of a value entity are dropped each time its version is a multiple of this.
 pub const HISTORY_DROPPED_EVERY: u64 = 16;
+/// How often the newest state of a value entity is looked for, if it is replaced and dropped each time before it
+/// can be read.
+pub const VALUE_READS_MAX: u32 = 8;
 pub const PASSIVATE_AFTER_DEFAULT: Duration = Duration::from_secs(30);
 pub const MAILBOX_COMMANDS_MAX: usize = 1_000;
 /// Commands in the house, queued, running or waiting for their commit.
