@@ -120,6 +120,7 @@ impl Inner {
         // Each waits for its turns, then for its writes.
         let _ = tokio::time::timeout(HANDOFF_TURNS_MAX * 2, ended).await;
         self.give_up();
-        self.truth.lock().await.leave(&self.identity, incarnation).await
+        let mut truth = self.truth.lock().await;
+        truth.leave(&self.identity, incarnation, self.earlier_lives_are_over()).await
     }
 }

@@ -14,7 +14,7 @@ use crate::cluster::identity::Identity;
 use crate::cluster::keeper;
 use crate::cluster::lease_thread::{self, View};
 use crate::cluster::newcomer::{self, Greeting};
-use crate::cluster::ownership::{Lease, NodeRow, NodeState, Observer, Timing};
+use crate::cluster::ownership::{Lease, NodeRow, NodeState, Observer, Timing, lease};
 use crate::cluster::routes::RouteTable;
 use crate::cluster::status::{self, ClusterStatus, Liveness};
 use crate::cluster::truth::{About, Registered, Truth};
@@ -125,8 +125,8 @@ pub(super) struct Inner {
 pub(super) struct Core {
     pub lease: Lease,
     pub observer: Observer,
-    /// Shards of an earlier life on another machine may be taken up a lease after this.
-    pub adopt_from: Option<BootTime>,
+    /// Since when no earlier life of this node can have renewed its lease, wherever its process runs.
+    pub renewed_alone_since: BootTime,
 }
 
 /// Becomes a member. A store that is busy for a moment, as when many nodes start at once, is asked again.
@@ -194,7 +194,7 @@ impl Cluster {
             core: Mutex::new(Core {
                 lease: Lease::registered(registered.incarnation, sent),
                 observer: Observer::new(me),
-                adopt_from: None,
+                renewed_alone_since: clock::boot_time(),
             }),
             view: watch::Sender::new(Arc::default()),
             incarnation: watch::Sender::new(registered.incarnation),
@@ -271,8 +271,9 @@ impl Cluster {
         self.0.holdings.held_count()
     }
 
-    /// Gives up what is left, and tells the store that the node is gone. Then stops. The node serves
-    /// nothing any more, also if the store could not be told.
+    /// Gives up what is left, and tells the store that the node is gone, unless an earlier life of it may
+    /// still answer for shards. Then stops. The node serves nothing any more, also if the store could not be
+    /// told.
     pub async fn leave(&self) -> Result<(), StoreError> {
         let left = self.0.leave().await;
         self.stop();
@@ -311,7 +312,7 @@ impl Inner {
         {
             let mut core = self.core.lock();
             core.lease = lease;
-            core.adopt_from = (!registered.is_successor).then(clock::boot_time);
+            core.renewed_alone_since = clock::boot_time();
         }
         self.metrics.registrations.inc();
         // Also if the life before has not ended yet, and its lease not run out.
@@ -326,6 +327,12 @@ impl Inner {
             shards = registered.shards.len(),
             "registered with the cluster's store"
         );
+    }
+
+    /// Whether what earlier lives of this node own may be taken from them.
+    pub fn earlier_lives_are_over(&self) -> bool {
+        let since = self.core.lock().renewed_alone_since;
+        lease::predecessor_is_over(since, clock::boot_time(), &self.timing)
     }
 
     /// Nothing is held any more, and no lease runs. What is in memory goes in the background.

@@ -8,7 +8,7 @@ use crate::cluster::hand_off;
 use crate::cluster::handle::Inner;
 use crate::cluster::lease_thread::View;
 use crate::cluster::ownership::mend::mend;
-use crate::cluster::ownership::{Claims, Eligible, Local, Mend, NodeState, ShardRow, lease};
+use crate::cluster::ownership::{Claims, Eligible, Local, Mend, NodeState, ShardRow};
 use crate::cluster::placement::{self, Pace};
 use crate::cluster::routes::Route;
 use crate::journal::StoreError;
@@ -161,7 +161,7 @@ impl Keeper {
             }
         }
         inner.granted(incarnation, &grants);
-        if adopts && self.may_adopt() {
+        if adopts && inner.earlier_lives_are_over() {
             let adopted = inner.truth.lock().await.adopt(inner.me(), incarnation).await?;
             inner.granted(incarnation, &adopted);
             inner.look.notify_one();
@@ -175,12 +175,6 @@ impl Keeper {
             }
         }
         Ok(())
-    }
-
-    fn may_adopt(&self) -> bool {
-        let from = self.inner.core.lock().adopt_from;
-        let timing = &self.inner.timing;
-        from.is_none_or(|from| lease::predecessor_is_over(from, clock::boot_time(), timing))
     }
 
     fn must_leave(&self, view: &View, eligible: &Eligible) -> bool {

@@ -44,8 +44,7 @@ pub struct About {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Registered {
     pub incarnation: Incarnation,
-    /// The predecessor is known to be dead, so its shards are this process's at once.
-    pub is_successor: bool,
+    /// Those of the life before, if that is known to be dead.
     pub shards: Vec<(Shard, Epoch)>,
 }
 
@@ -74,8 +73,10 @@ pub struct Fencing {
     pub freed: usize,
 }
 
+/// Whoever holds the lock of the last life's place, or is its process, knows that life to be dead; but not
+/// those before it, which may have run elsewhere.
 const REGISTER: &str = "
-    WITH old AS (SELECT process, place FROM node WHERE node_id = $1 FOR UPDATE),
+    WITH old AS (SELECT incarnation, process, place FROM node WHERE node_id = $1 FOR UPDATE),
     me AS (
         INSERT INTO node (node_id, incarnation, hb, state, process, place, peer_addr, zone, capacity,
                           version, revision, broken, started_at_ms)
@@ -87,12 +88,11 @@ const REGISTER: &str = "
             revision = excluded.revision, broken = excluded.broken,
             started_at_ms = excluded.started_at_ms
         RETURNING incarnation),
-    successor AS (SELECT count(*) > 0 AS yes FROM old WHERE process = $3 OR place = $4),
     mine AS (
-        UPDATE shard SET owner_inc = me.incarnation, epoch = epoch + 1 FROM me, successor
-        WHERE owner = $1 AND successor.yes RETURNING shard_id, epoch)
-    SELECT me.incarnation, successor.yes, mine.shard_id, mine.epoch
-    FROM me CROSS JOIN successor LEFT JOIN mine ON true";
+        UPDATE shard SET owner_inc = me.incarnation, epoch = epoch + 1 FROM me, old
+        WHERE owner = $1 AND owner_inc = old.incarnation AND (old.process = $3 OR old.place = $4)
+        RETURNING shard_id, epoch)
+    SELECT me.incarnation, mine.shard_id, mine.epoch FROM me LEFT JOIN mine ON true";
 
 const RENEW: &str = "
     UPDATE node SET hb = hb + 1, revision = $4, broken = $5
@@ -148,7 +148,7 @@ const CLAIM: &str = "
     UPDATE shard SET owner = me.node_id, owner_inc = me.incarnation, epoch = epoch + 1 FROM free, me
     WHERE shard.shard_id = free.shard_id RETURNING shard.shard_id, shard.epoch";
 
-/// Shards of an earlier life of this node, once that life cannot hold a lease any more.
+/// Shards of earlier lives of this node, once those cannot hold a lease any more.
 const ADOPT: &str = "
     WITH me AS (
         SELECT node_id, incarnation FROM node
@@ -176,10 +176,13 @@ const OWNED: &str = "
 const SET_DRAINING: &str = "
     UPDATE node SET state = $2 WHERE node_id = $1 AND state IN ('active', 'draining')";
 
+/// What a node that is gone owns is free at once, whichever of its lives owns it. One that may not say so
+/// yet is declared dead by others, a lease after it registered.
 const LEAVE: &str = "
     WITH me AS (
         UPDATE node SET state = 'gone'
         WHERE node_id = $1 AND incarnation = $2 AND process = $3 AND state IN ('active', 'draining')
+          AND ($4 OR NOT EXISTS (SELECT 1 FROM shard WHERE owner = $1 AND owner_inc < $2))
         RETURNING node_id),
     held AS (
         SELECT shard_id FROM shard, me WHERE owner = me.node_id ORDER BY shard_id FOR UPDATE OF shard)
@@ -225,7 +228,6 @@ impl Truth {
         }
         Ok(Registered {
             incarnation: Incarnation(get::<i64>(first, "incarnation")? as u64),
-            is_successor: get(first, "yes")?,
             shards,
         })
     }
@@ -357,16 +359,19 @@ impl Truth {
         Ok(self.affected(query).await? > 0)
     }
 
-    /// Frees whatever the node still owns, and marks it as gone.
+    /// Frees whatever the node still owns, and marks it as gone. Changes nothing while earlier lives own
+    /// shards, unless they are known to be over.
     pub async fn leave(
         &mut self,
         identity: &Identity,
         incarnation: Incarnation,
+        earlier_are_over: bool,
     ) -> Result<(), StoreError> {
         let query = sqlx::query(LEAVE)
             .bind(identity.node.0)
             .bind(incarnation.0 as i64)
-            .bind(identity.process.0);
+            .bind(identity.process.0)
+            .bind(earlier_are_over);
         self.affected(query).await.map(drop)
     }
 

@@ -166,6 +166,26 @@ async fn of_two_processes_with_one_identity_the_older_ends() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_double_that_stops_at_once_does_not_end_the_lease_of_the_older() {
+    let (url, _) = database(Server::shared()).await;
+    let (net, dirs) = (Net::default(), [dir(), dir(), dir()]);
+    let old = Member::start_slow(&url, dirs[0].path(), &net).await;
+    until_all_held(&[&old]).await;
+    let other = Member::start_slow(&url, dirs[1].path(), &net).await;
+    std::fs::copy(dirs[0].path().join("node-id"), dirs[2].path().join("node-id")).unwrap();
+    old.crash(&net);
+    let lease_until = old.holdings.lease_until();
+    let double = Member::start_slow(&url, dirs[2].path(), &net).await;
+    assert!(double.serves().is_empty());
+    double.cluster.drain().await.unwrap();
+    double.cluster.leave().await.unwrap();
+    until("a take-over", &[&old, &other], || !other.holdings.held().is_empty()).await;
+    assert!(clock::boot_time() >= lease_until, "taken over before the lease ran out");
+    until("the rest", &[&old, &other], || other.serves().len() == ALL).await;
+    other.cluster.stop();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_fenced_node_registers_again_and_goes_on() {
     let server = Server::shared();
     let (url, name) = database(server).await;

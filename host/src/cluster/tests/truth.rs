@@ -67,7 +67,7 @@ async fn owners_change_only_with_their_epochs() {
     assert_eq!(given, None, "to a node that drains");
     assert_eq!(truth.renew(&b, one, &serving).await.unwrap(), Some(NodeState::Draining));
 
-    truth.leave(&a, one).await.unwrap();
+    truth.leave(&a, one, false).await.unwrap();
     let rows = truth.shards().await.unwrap();
     assert_eq!(rows.len(), SHARDS as usize);
     assert!(rows.iter().all(|row| row.owner.is_none()));
@@ -97,7 +97,7 @@ async fn only_an_unchanged_node_is_fenced_and_loses_everything() {
     let row = truth.node(a.node).await.unwrap().unwrap();
     assert_eq!((row.state, row.incarnation), (NodeState::Fenced, Incarnation(2)));
     let again = truth.register(&a, &about(), NodeState::Active, &serving).await.unwrap();
-    assert_eq!((again.incarnation, again.is_successor), (Incarnation(3), true));
+    assert_eq!((again.incarnation, again.shards), (Incarnation(3), Vec::new()));
 }
 
 #[tokio::test]
@@ -110,14 +110,45 @@ async fn a_predecessor_is_dead_only_in_the_same_place() {
     truth.claim(me.node, first.incarnation, &[Shard(0), Shard(5)]).await.unwrap();
     me.process = Process([7; 16]);
     let second = truth.register(&me, &about(), NodeState::Active, &serving).await.unwrap();
-    assert!(second.is_successor);
     assert_eq!(second.shards, [(Shard(0), Epoch(2)), (Shard(5), Epoch(2))]);
     (me.process, me.place) = (Process([8; 16]), [9; 32]);
     let third = truth.register(&me, &about(), NodeState::Active, &serving).await.unwrap();
-    assert!(!third.is_successor && third.shards.is_empty());
-    assert_eq!(third.incarnation, Incarnation(3));
-    let adopted = truth.adopt(me.node, third.incarnation).await.unwrap();
+    assert_eq!((third.incarnation, third.shards), (Incarnation(3), Vec::new()));
+    // Again, because the answer was lost; and by the next process in the new place.
+    let fourth = truth.register(&me, &about(), NodeState::Active, &serving).await.unwrap();
+    assert_eq!((fourth.incarnation, fourth.shards), (Incarnation(4), Vec::new()));
+    me.process = Process([10; 16]);
+    let fifth = truth.register(&me, &about(), NodeState::Active, &serving).await.unwrap();
+    assert_eq!((fifth.incarnation, fifth.shards), (Incarnation(5), Vec::new()));
+    let adopted = truth.adopt(me.node, fifth.incarnation).await.unwrap();
     assert_eq!(adopted, [(Shard(0), Epoch(3)), (Shard(5), Epoch(3))]);
+    me.process = Process([11; 16]);
+    let sixth = truth.register(&me, &about(), NodeState::Active, &serving).await.unwrap();
+    assert_eq!(sixth.shards, [(Shard(0), Epoch(4)), (Shard(5), Epoch(4))]);
+}
+
+#[tokio::test]
+async fn who_leaves_frees_nothing_of_an_earlier_life_that_may_not_be_over() {
+    let (url, _) = database(Server::shared()).await;
+    let (dirs, serving) = ([dir()], (Revision(0), None));
+    let mut me = Identity::open(dirs[0].path()).unwrap();
+    let mut truth = truth(&url);
+    let first = truth.register(&me, &about(), NodeState::Active, &serving).await.unwrap();
+    let earlier = first.incarnation;
+    truth.claim(me.node, earlier, &[Shard(0)]).await.unwrap();
+    (me.process, me.place) = (Process([8; 16]), [9; 32]);
+    let second = truth.register(&me, &about(), NodeState::Active, &serving).await.unwrap();
+    truth.leave(&me, second.incarnation, false).await.unwrap();
+    truth.free_orphans().await.unwrap();
+    let owned = truth.owned(me.node, earlier, &[Shard(0)]).await.unwrap();
+    assert_eq!(owned, [(Shard(0), Epoch(1))]);
+    // Others declare it dead in time.
+    let row = truth.node(me.node).await.unwrap().unwrap();
+    assert_eq!((row.state, row.incarnation), (NodeState::Active, second.incarnation));
+    truth.leave(&me, second.incarnation, true).await.unwrap();
+    assert_eq!(truth.node(me.node).await.unwrap().unwrap().state, NodeState::Gone);
+    let row = truth.shards().await.unwrap()[0];
+    assert_eq!((row.owner, row.epoch), (None, Epoch(2)));
 }
 
 #[tokio::test]

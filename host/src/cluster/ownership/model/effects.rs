@@ -30,7 +30,7 @@ impl World {
         let row = &mut self.rows[me];
         let incarnation = row.incarnation + 1;
         *row = Row { incarnation, hb: row.hb + 1, is_fenced: false, renewed_at };
-        let is_ours = self.shard.owner.is_some_and(|(owner, _)| owner == me);
+        let is_ours = self.shard.owner == Some((me, incarnation - 1));
         if is_ours {
             self.owned_by(Some((me, incarnation)));
         }
