@@ -26,49 +26,67 @@ pub(super) async fn check(
     setup: &Setup,
     timing: &Timing,
 ) -> Result<(), StartError> {
-    versions(truth, setup, timing).await?;
+    unless_renewed(truth, setup, timing, |row| unlike(&setup.config.version, row)).await?;
     let members: Vec<(NodeId, SocketAddr)> = others(truth, setup)
         .await?
         .into_iter()
         .filter_map(|row| Some((row.id, row.peer_addr?)))
         .collect();
-    let greet = |(node, at): (NodeId, SocketAddr)| setup.messenger.greet(node, at);
-    stranger(join_all(members.into_iter().map(greet)).await)
+    let greet = |(node, at): (NodeId, SocketAddr)| {
+        let greeting = setup.messenger.greet(node, at);
+        async move { (node, greeting.await) }
+    };
+    let refusals = refusals(join_all(members.into_iter().map(greet)).await);
+    unless_renewed(truth, setup, timing, |row| {
+        let reason = refusals.get(&row.id)?.clone();
+        Some(StartError::Stranger { reason })
+    })
+    .await
 }
 
-/// While keys or certificates are replaced, it is enough if some members let it in.
-fn stranger(greetings: Vec<Greeting>) -> Result<(), StartError> {
-    let mut refused = None;
-    for greeting in greetings {
-        match greeting {
-            Greeting::Met => return Ok(()),
-            Greeting::Refused(reason) => refused = Some(reason),
-            Greeting::Silent => {}
-        }
-    }
-    refused.map_or(Ok(()), |reason| Err(StartError::Stranger { reason }))
-}
-
-/// Only members that renew their leases count: what a dead one was does not matter.
-async fn versions(truth: &mut Truth, setup: &Setup, timing: &Timing) -> Result<(), StartError> {
-    let ours = &setup.config.version;
+/// Fails with what is wrong with a member that renews its lease. What a dead one was does not matter, nor who
+/// answers now where it was.
+async fn unless_renewed(
+    truth: &mut Truth,
+    setup: &Setup,
+    timing: &Timing,
+    wrong_with: impl Fn(&NodeRow) -> Option<StartError>,
+) -> Result<(), StartError> {
     let mut seen = HashMap::new();
     let until = clock::now() + timing.lease;
     loop {
-        let unfit = |row: &NodeRow| !work_together(ours, &row.version);
-        let unfit: Vec<NodeRow> = others(truth, setup).await?.into_iter().filter(unfit).collect();
-        for row in &unfit {
+        let mut is_fine = true;
+        for row in others(truth, setup).await? {
+            let Some(wrong) = wrong_with(&row) else { continue };
+            is_fine = false;
             let renewals = (row.incarnation, row.hb);
             if *seen.entry(row.id).or_insert(renewals) != renewals {
-                let (ours, theirs) = (ours.clone(), row.version.to_string());
-                return Err(StartError::Version { ours, theirs, node: row.id });
+                return Err(wrong);
             }
         }
-        if unfit.is_empty() || clock::now() >= until {
+        if is_fine || clock::now() >= until {
             return Ok(());
         }
         tokio::time::sleep(timing.renew_every / 2).await;
     }
+}
+
+fn unlike(version: &str, row: &NodeRow) -> Option<StartError> {
+    let (ours, theirs, node) = (version.to_owned(), row.version.to_string(), row.id);
+    (!work_together(&ours, &theirs)).then_some(StartError::Version { ours, theirs, node })
+}
+
+/// Who does not let this node in. While keys or certificates are replaced, it is enough if some members do.
+fn refusals(greetings: Vec<(NodeId, Greeting)>) -> HashMap<NodeId, String> {
+    let mut refusals = HashMap::new();
+    for (node, greeting) in greetings {
+        match greeting {
+            Greeting::Met => return HashMap::new(),
+            Greeting::Refused(reason) => _ = refusals.insert(node, reason),
+            Greeting::Silent => {}
+        }
+    }
+    refusals
 }
 
 async fn others(truth: &mut Truth, setup: &Setup) -> Result<Vec<NodeRow>, StartError> {
@@ -116,9 +134,13 @@ mod tests {
     #[test]
     fn one_member_that_lets_it_in_is_enough() {
         let refused = || Greeting::Refused("no".into());
-        assert!(stranger(Vec::new()).is_ok());
-        assert!(stranger(vec![Greeting::Silent]).is_ok());
-        assert!(stranger(vec![refused(), Greeting::Met]).is_ok());
-        assert!(stranger(vec![Greeting::Silent, refused()]).is_err());
+        let refusals = |greetings: &[Greeting]| {
+            let nodes = (0..).map(|number| NodeId([number; 16]));
+            refusals(nodes.zip(greetings.iter().cloned()).collect()).len()
+        };
+        assert_eq!(refusals(&[]), 0);
+        assert_eq!(refusals(&[Greeting::Silent]), 0);
+        assert_eq!(refusals(&[refused(), Greeting::Met]), 0);
+        assert_eq!(refusals(&[Greeting::Silent, refused(), refused()]), 2);
     }
 }

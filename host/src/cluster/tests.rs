@@ -4,7 +4,7 @@ mod ownership;
 
 mod truth;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -43,11 +43,15 @@ async fn database(server: &Server) -> (String, String) {
 
 /// Delivers at once what members have to say to each other.
 #[derive(Clone, Default)]
-struct Net(Arc<Mutex<HashMap<NodeId, Cluster>>>);
+struct Net {
+    members: Arc<Mutex<HashMap<NodeId, Cluster>>>,
+    /// Where they are, or were, nobody is let in.
+    closed: Arc<Mutex<HashSet<NodeId>>>,
+}
 
 impl Messenger for Net {
     fn hand_over(&self, to: NodeId, handed: Vec<Handed>) -> BoxFuture<'static, bool> {
-        let cluster = self.0.lock().get(&to).cloned();
+        let cluster = self.members.lock().get(&to).cloned();
         Box::pin(async move {
             match cluster {
                 Some(cluster) => cluster.take(handed).await,
@@ -56,8 +60,12 @@ impl Messenger for Net {
         })
     }
 
-    fn greet(&self, _node: NodeId, _at: SocketAddr) -> BoxFuture<'static, Greeting> {
-        Box::pin(std::future::ready(Greeting::Met))
+    fn greet(&self, node: NodeId, _at: SocketAddr) -> BoxFuture<'static, Greeting> {
+        let greeting = match self.closed.lock().contains(&node) {
+            true => Greeting::Refused("it has another key".into()),
+            false => Greeting::Met,
+        };
+        Box::pin(std::future::ready(greeting))
     }
 }
 
@@ -124,7 +132,7 @@ impl Member {
             metrics: metrics.clone(),
         })
         .await?;
-        net.0.lock().insert(node, cluster.clone());
+        net.members.lock().insert(node, cluster.clone());
         Ok(Self { cluster, holdings, metrics, suspicions, serving })
     }
 
@@ -134,7 +142,7 @@ impl Member {
 
     /// Nothing of it runs any more, but for what answers from memory while the lease lasts.
     fn crash(&self, net: &Net) {
-        net.0.lock().remove(&self.node());
+        net.members.lock().remove(&self.node());
         self.cluster.0.stop.cancel();
     }
 

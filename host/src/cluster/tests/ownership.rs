@@ -7,6 +7,8 @@ use crate::cluster::tests::{
     Member, Net, SHARDS, assert_one_server, database, dir, held, until, until_all_held,
 };
 use crate::journal::postgres::Claim;
+
+use crate::cluster::{Identity, StartError};
 use crate::journal::postgres::server::Server;
 use crate::words::config::Secret;
 use crate::words::limits::LEASE;
@@ -213,7 +215,7 @@ async fn a_process_started_in_the_same_directory_takes_up_its_shards_at_once() {
     a.crash(&net);
     drop(a);
     let identity = loop {
-        match crate::cluster::Identity::open(dirs[0].path()) {
+        match Identity::open(dirs[0].path()) {
             Ok(identity) => break identity,
             Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
         }
@@ -265,4 +267,20 @@ async fn who_starts_while_a_store_is_copied_waits_until_the_copy_has_ended() {
     assert!(claim.release().await.unwrap());
     until_all_held(&[&a]).await;
     a.cluster.stop();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn only_a_member_that_renews_its_lease_can_turn_a_node_away() {
+    let (url, _) = database(Server::shared()).await;
+    let (net, dirs) = (Net::default(), [dir(), dir(), dir()]);
+    let a = Member::start(&url, dirs[0].path(), &net).await;
+    net.closed.lock().insert(a.node());
+    let stranger = Identity::open(dirs[1].path()).unwrap();
+    let refused = Member::try_start(&url, stranger, &net, true).await.err();
+    assert!(matches!(refused, Some(StartError::Stranger { .. })), "{refused:?}");
+    // Its row stays, and somebody else is where it was.
+    a.crash(&net);
+    let b = Member::start(&url, dirs[2].path(), &net).await;
+    until("a take-over", &[&a, &b], || b.serves().len() == ALL).await;
+    b.cluster.stop();
 }
