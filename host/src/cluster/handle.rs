@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
@@ -82,6 +83,11 @@ pub enum StartError {
          versions work together, so update one minor version at a time"
     )]
     Version { ours: String, theirs: String, node: NodeId },
+    #[error(
+        "node {node} of the cluster has a lease of {theirs:?}, and this one would have {ours:?}: \
+         --fast-failover must be the same on every node, so stop all of them to change it"
+    )]
+    Lease { ours: Duration, theirs: Duration, node: NodeId },
     #[error("no member of the cluster lets this node in: {reason}")]
     Stranger { reason: String },
 }
@@ -181,6 +187,7 @@ impl Cluster {
             capacity: setup.config.capacity,
             version: setup.config.version.clone(),
             started_at_ms: clock::unix_ms(),
+            lease: timing.lease,
         };
         let mut truth = Truth::new(place.clone(), "stead ownership", timing.statement_max());
         let expected = setup.holdings.shards();

@@ -26,7 +26,7 @@ pub(super) async fn check(
     setup: &Setup,
     timing: &Timing,
 ) -> Result<(), StartError> {
-    unless_renewed(truth, setup, timing, |row| unlike(&setup.config.version, row)).await?;
+    unless_renewed(truth, setup, timing, |row| unlike(&setup.config.version, timing, row)).await?;
     let members: Vec<(NodeId, SocketAddr)> = others(truth, setup)
         .await?
         .into_iter()
@@ -53,7 +53,8 @@ async fn unless_renewed(
     wrong_with: impl Fn(&NodeRow) -> Option<StartError>,
 ) -> Result<(), StartError> {
     let mut seen = HashMap::new();
-    let until = clock::now() + timing.lease;
+    // By then every lease that was not renewed meanwhile has run out, whichever of the two lengths it has.
+    let until = clock::now() + timing.lease.max(Timing::normal().lease);
     loop {
         let mut is_fine = true;
         for row in others(truth, setup).await? {
@@ -71,9 +72,14 @@ async fn unless_renewed(
     }
 }
 
-fn unlike(version: &str, row: &NodeRow) -> Option<StartError> {
-    let (ours, theirs, node) = (version.to_owned(), row.version.to_string(), row.id);
-    (!work_together(&ours, &theirs)).then_some(StartError::Version { ours, theirs, node })
+fn unlike(version: &str, timing: &Timing, row: &NodeRow) -> Option<StartError> {
+    let node = row.id;
+    if !work_together(version, &row.version) {
+        let (ours, theirs) = (version.to_owned(), row.version.to_string());
+        return Some(StartError::Version { ours, theirs, node });
+    }
+    let theirs = row.lease.filter(|lease| *lease != timing.lease)?;
+    Some(StartError::Lease { ours: timing.lease, theirs, node })
 }
 
 /// Who does not let this node in. While keys or certificates are replaced, it is enough if some members do.
@@ -114,6 +120,7 @@ fn minor(version: &str) -> Option<(u64, u64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cluster::ownership::observer::tests::row;
 
     #[test]
     fn neighbouring_minor_versions_work_together() {
@@ -128,6 +135,20 @@ mod tests {
             ("0.1.0", "unknown", true),
         ] {
             assert_eq!(work_together(ours, theirs), fit, "{ours} and {theirs}");
+        }
+    }
+
+    #[test]
+    fn a_member_with_another_lease_is_named_and_one_that_does_not_say_is_not_judged() {
+        let (normal, fast) = (Timing::normal(), Timing::fast());
+        let silent = row(NodeId([2; 16]), 1, 1);
+        let member = NodeRow { lease: Some(normal.lease), ..silent.clone() };
+        assert!(unlike("1.0.0", &normal, &member).is_none());
+        assert!(unlike("1.0.0", &fast, &silent).is_none());
+        let told = unlike("1.0.0", &fast, &member).map(|wrong| wrong.to_string());
+        let told = told.unwrap_or_default();
+        for part in ["node 02020202", "a lease of 5s", "have 2s", "--fast-failover"] {
+            assert!(told.contains(part), "{part:?} is not in {told:?}");
         }
     }
 

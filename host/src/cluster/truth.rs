@@ -39,6 +39,7 @@ pub struct About {
     pub capacity: u32,
     pub version: String,
     pub started_at_ms: u64,
+    pub lease: Duration,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,14 +80,15 @@ const REGISTER: &str = "
     WITH old AS (SELECT incarnation, process, place FROM node WHERE node_id = $1 FOR UPDATE),
     me AS (
         INSERT INTO node (node_id, incarnation, hb, state, process, place, peer_addr, zone, capacity,
-                          version, revision, broken, started_at_ms)
-        SELECT $1, 1, 1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11 FROM (SELECT 1) one LEFT JOIN old ON true
+                          version, revision, broken, started_at_ms, lease_ms)
+        SELECT $1, 1, 1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12
+        FROM (SELECT 1) one LEFT JOIN old ON true
         ON CONFLICT (node_id) DO UPDATE SET
             incarnation = node.incarnation + 1, hb = node.hb + 1, state = excluded.state,
             process = excluded.process, place = excluded.place, peer_addr = excluded.peer_addr,
             zone = excluded.zone, capacity = excluded.capacity, version = excluded.version,
             revision = excluded.revision, broken = excluded.broken,
-            started_at_ms = excluded.started_at_ms
+            started_at_ms = excluded.started_at_ms, lease_ms = excluded.lease_ms
         RETURNING incarnation),
     mine AS (
         UPDATE shard SET owner_inc = me.incarnation, epoch = epoch + 1 FROM me, old
@@ -104,7 +106,8 @@ const POLL: &str = "
     FROM (SELECT coalesce(sum(epoch), 0)::bigint AS epochs, count(halted) AS halted,
                  (SELECT coalesce(max(revision), 0) FROM deployment) AS revision FROM shard) tally
     LEFT JOIN (SELECT node_id, incarnation, hb, state, process, peer_addr, zone, capacity, version,
-                      revision AS served, broken, started_at_ms FROM node WHERE state <> 'gone') node
+                      revision AS served, broken, started_at_ms, lease_ms
+               FROM node WHERE state <> 'gone') node
     ON true";
 
 const SHARDS: &str = "
@@ -112,7 +115,7 @@ const SHARDS: &str = "
 
 const NODE: &str = "
     SELECT node_id, incarnation, hb, state, process, peer_addr, zone, capacity, version,
-           revision AS served, broken, started_at_ms FROM node WHERE node_id = $1";
+           revision AS served, broken, started_at_ms, lease_ms FROM node WHERE node_id = $1";
 
 /// Older incarnations are freed too: the node registered again before it had taken them up.
 const FENCE: &str = "
@@ -217,7 +220,8 @@ impl Truth {
             .bind(about.version.clone())
             .bind(serving.0.0 as i64)
             .bind(serving.1.clone().unwrap_or_default())
-            .bind(about.started_at_ms as i64);
+            .bind(about.started_at_ms as i64)
+            .bind(about.lease.as_millis() as i64);
         let rows = self.many(query).await?;
         let first = rows.first().ok_or_else(|| unavailable("no answer to the registration"))?;
         let mut shards = Vec::new();
@@ -482,6 +486,7 @@ fn state(row: &PgRow) -> Result<NodeState, StoreError> {
 
 fn node(row: &PgRow) -> Result<NodeRow, StoreError> {
     let broken: Arc<str> = get::<&str>(row, "broken")?.into();
+    let lease_ms: Option<i64> = row.try_get("lease_ms").map_err(failed)?;
     Ok(NodeRow {
         id: NodeId(bytes16(row, "node_id")?),
         incarnation: Incarnation(get::<i64>(row, "incarnation")? as u64),
@@ -495,6 +500,7 @@ fn node(row: &PgRow) -> Result<NodeRow, StoreError> {
         revision: Revision(get::<i64>(row, "served")? as u64),
         broken: (!broken.is_empty()).then_some(broken),
         started_at_ms: get::<i64>(row, "started_at_ms")? as u64,
+        lease: lease_ms.map(|ms| Duration::from_millis(ms.max(0) as u64)),
     })
 }
 

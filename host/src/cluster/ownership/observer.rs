@@ -174,6 +174,7 @@ pub(in crate::cluster) mod tests {
             revision: Revision(0),
             broken: None,
             started_at_ms: 0,
+            lease: None,
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::words::{Epoch, Incarnation, NodeId, Revision, Shard};
 
@@ -60,6 +61,8 @@ pub struct NodeRow {
     /// Why it cannot serve all of it.
     pub broken: Option<Arc<str>>,
     pub started_at_ms: u64,
+    /// For how long its lease is to be respected. None: it is of a version that does not say.
+    pub lease: Option<Duration>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -284,3 +284,21 @@ async fn only_a_member_that_renews_its_lease_can_turn_a_node_away() {
     until("a take-over", &[&a, &b], || b.serves().len() == ALL).await;
     b.cluster.stop();
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_with_another_lease_is_refused_while_others_run() {
+    let (url, _) = database(Server::shared()).await;
+    let (net, dirs) = (Net::default(), [dir(), dir(), dir()]);
+    let a = Member::start_slow(&url, dirs[0].path(), &net).await;
+    until_all_held(&[&a]).await;
+    let hasty = Identity::open(dirs[1].path()).unwrap();
+    let refused = Member::try_start(&url, hasty, &net, true).await.err();
+    assert!(matches!(refused, Some(StartError::Lease { .. })), "{refused:?}");
+    a.crash(&net);
+    let lease_until = a.holdings.lease_until();
+    let b = Member::start(&url, dirs[2].path(), &net).await;
+    until("a take-over", &[&a, &b], || !b.holdings.held().is_empty()).await;
+    assert!(clock::boot_time() >= lease_until, "taken over before the lease ran out");
+    until("the rest", &[&a, &b], || b.serves().len() == ALL).await;
+    b.cluster.stop();
+}

@@ -24,6 +24,7 @@ fn about() -> About {
         capacity: 100,
         version: "1".into(),
         started_at_ms: 1,
+        lease: Duration::from_millis(4_321),
     }
 }
 
@@ -42,6 +43,7 @@ async fn owners_change_only_with_their_epochs() {
     let before = truth.poll().await.unwrap();
     assert_eq!(before.nodes.len(), 2);
     assert_eq!(before.nodes[0].revision, Revision(3));
+    assert_eq!(before.nodes[0].lease, Some(about().lease));
 
     let shards: Vec<_> = (0..4).map(Shard).collect();
     let claimed = truth.claim(a.node, one, &shards).await.unwrap();
