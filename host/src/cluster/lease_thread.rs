@@ -221,10 +221,11 @@ impl Watch<'_> {
         let inner = self.inner;
         let polled = self.truth.poll().await?;
         let received = clock::boot_time();
-        let expired = {
+        let (expired, forgettable) = {
             let mut core = inner.core.lock();
             core.observer.polled(received, &polled.nodes, &inner.timing);
-            core.observer.expired(received, &core.lease, &inner.timing)
+            let expired = core.observer.expired(received, &core.lease, &inner.timing);
+            (expired, core.observer.forgettable(received))
         };
         // The dead first: others wait for their shards.
         let mut again = !expired.is_empty();
@@ -248,6 +249,9 @@ impl Watch<'_> {
             self.was_failing = false;
         }
         self.tell(received, polled);
+        if let Some(fenced) = forgettable {
+            self.forget(&fenced).await;
+        }
         Ok(again)
     }
 
@@ -268,6 +272,16 @@ impl Watch<'_> {
                 shards = fencing.freed,
                 "declared a node dead: it did not renew its lease"
             );
+        }
+    }
+
+    /// If it fails, the next look finds the node again.
+    async fn forget(&mut self, fenced: &Expired) {
+        let node = fenced.node;
+        match self.truth.forget(fenced).await {
+            Ok(true) => tracing::info!(%node, "forgot a node that was declared dead long ago"),
+            Ok(false) => {}
+            Err(error) => tracing::debug!(%node, %error, "cannot forget a node yet"),
         }
     }
 

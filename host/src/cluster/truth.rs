@@ -131,6 +131,12 @@ const FENCE: &str = "
         WHERE shard.shard_id = held.shard_id RETURNING 1)
     SELECT (SELECT count(*) FROM dead) AS dead, (SELECT count(*) FROM freed) AS freed";
 
+/// The row stays, for whoever registers again: no incarnation may come twice.
+const FORGET: &str = "
+    UPDATE node SET state = 'gone'
+    WHERE node_id = $1 AND incarnation = $2 AND hb = $3 AND state = 'fenced'
+      AND NOT EXISTS (SELECT 1 FROM shard WHERE owner = $1)";
+
 /// A claim or a hand-over that committed while its node was being fenced, unseen by the fencing.
 const FREE_ORPHANS: &str = "
     WITH orphan AS (
@@ -288,6 +294,15 @@ impl Truth {
             is_ours: get::<i64>(row, "dead")? > 0,
             freed: get::<i64>(row, "freed")? as usize,
         })
+    }
+
+    /// Takes a fenced node off the list, if its row is still as it was seen and it owns nothing.
+    pub async fn forget(&mut self, fenced: &Expired) -> Result<bool, StoreError> {
+        let query = sqlx::query(FORGET)
+            .bind(fenced.node.0)
+            .bind(fenced.incarnation.0 as i64)
+            .bind(fenced.hb as i64);
+        Ok(self.affected(query).await? > 0)
     }
 
     /// Frees what fenced nodes own nevertheless.

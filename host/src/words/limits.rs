@@ -365,6 +365,8 @@ pub const ZONE_BYTES_MAX: usize = 64;
 pub const LEASE_RENEW_EVERY: Duration = Duration::from_millis(1_250);
 pub const LEASE: Duration = Duration::from_secs(5);
 pub const LEASE_TRUSTED: Duration = Duration::from_millis(4_500);
+/// For how long a node that was declared dead stays in the list.
+pub const FENCED_NODE_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
 pub const STORE_POLL_EVERY: Duration = Duration::from_millis(600);
 /// Who has not looked for so long cannot say that another's lease has run out.
 pub const STORE_POLL_GAP_MAX: Duration = Duration::from_secs(3);

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::cluster::ownership::{Lease, NodeRow, NodeState, Timing};
 use crate::words::clock::BootTime;
+use crate::words::limits::FENCED_NODE_KEPT;
 use crate::words::{Incarnation, NodeId};
 
 /// One node as seen by this one.
@@ -20,7 +21,7 @@ pub struct Seen {
     pub stable_since: BootTime,
 }
 
-/// The node of the row may be fenced, as long as the row has not changed.
+/// The node of the row may be fenced, or forgotten if it was, as long as the row has not changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Expired {
     pub node: NodeId,
@@ -99,6 +100,16 @@ impl Observer {
             .collect();
         expired.sort_by_key(|expired| expired.node);
         expired
+    }
+
+    /// A node that was declared dead long ago, and has not registered again since this one looks.
+    pub fn forgettable(&self, now: BootTime) -> Option<Expired> {
+        self.nodes
+            .iter()
+            .filter(|(_, seen)| seen.state == NodeState::Fenced)
+            .filter(|(_, seen)| now.since(seen.changed) >= FENCED_NODE_KEPT)
+            .map(|(id, seen)| Expired { node: *id, incarnation: seen.incarnation, hb: seen.hb })
+            .min_by_key(|fenced| fenced.node)
     }
 
     /// Whether a node has missed a renewal or more: it is alive in the store, and perhaps nowhere else.
@@ -249,6 +260,21 @@ pub(in crate::cluster) mod tests {
             observer.polled(at(ms), &[row(ME, 1, 1), fenced.clone()], &TIMING);
             assert!(observer.expired(at(ms), &own, &TIMING).is_empty());
         }
+    }
+
+    #[test]
+    fn who_was_declared_dead_long_ago_is_forgotten_unless_it_comes_back() {
+        let mut observer = Observer::new(ME);
+        let kept = FENCED_NODE_KEPT.as_millis() as u64;
+        let fenced = NodeRow { state: NodeState::Fenced, ..row(OTHER, 2, 7) };
+        let rows = [row(ME, 1, 1), fenced];
+        observer.polled(at(0), &rows, &TIMING);
+        observer.polled(at(kept), &rows, &TIMING);
+        assert_eq!(observer.forgettable(at(kept - 1)), None);
+        let seen = Expired { node: OTHER, incarnation: Incarnation(2), hb: 7 };
+        assert_eq!(observer.forgettable(at(kept)), Some(seen));
+        observer.polled(at(kept), &[row(ME, 1, 1), row(OTHER, 3, 8)], &TIMING);
+        assert_eq!(observer.forgettable(at(kept * 3)), None);
     }
 
     #[test]

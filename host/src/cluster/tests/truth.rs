@@ -103,6 +103,31 @@ async fn only_an_unchanged_node_is_fenced_and_loses_everything() {
 }
 
 #[tokio::test]
+async fn a_fenced_node_without_shards_is_forgotten_but_not_its_incarnation() {
+    let server = Server::shared();
+    let (url, name) = database(server).await;
+    let (dirs, serving) = ([dir()], (Revision(0), None));
+    let a = Identity::open(dirs[0].path()).unwrap();
+    let mut truth = truth(&url);
+    truth.register(&a, &about(), NodeState::Active, &serving).await.unwrap();
+    let seen = truth.node(a.node).await.unwrap().unwrap();
+    let before = Expired { node: a.node, incarnation: seen.incarnation, hb: seen.hb };
+    assert!(!truth.forget(&before).await.unwrap(), "it is a member");
+    assert!(truth.fence(&before).await.unwrap().is_ours);
+    assert!(!truth.forget(&before).await.unwrap(), "it was fenced since");
+    let fenced = Expired { incarnation: Incarnation(2), ..before };
+    let claimed = "UPDATE shard SET owner = node_id, owner_inc = 1 FROM node WHERE shard_id = 3";
+    server.sql(&name, claimed);
+    assert!(!truth.forget(&fenced).await.unwrap(), "it owns a shard");
+    truth.free_orphans().await.unwrap();
+    assert!(truth.forget(&fenced).await.unwrap());
+    assert!(truth.poll().await.unwrap().nodes.is_empty());
+    let again = truth.register(&a, &about(), NodeState::Active, &serving).await.unwrap();
+    assert_eq!(again.incarnation, Incarnation(3));
+    assert_eq!(truth.poll().await.unwrap().nodes.len(), 1);
+}
+
+#[tokio::test]
 async fn a_predecessor_is_dead_only_in_the_same_place() {
     let (url, _) = database(Server::shared()).await;
     let (dirs, serving) = ([dir()], (Revision(0), None));
