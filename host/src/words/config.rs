@@ -38,7 +38,7 @@ mod layers;
 mod value;
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -286,11 +286,20 @@ impl Config {
             let origin = layers.origin("admin").unwrap_or_default();
             return Err(ConfigError::OpenAdmin { origin, admin: config.admin });
         }
-        if config.listen == config.admin && config.listen.port() != 0 {
+        if overlap(config.listen, config.admin) {
             return Err(ConfigError::SameAddress { address: config.listen });
         }
         Ok(config)
     }
+}
+
+/// Whether one process cannot listen on both.
+fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
+    // The unspecified address of IPv6 stands for those of IPv4, too.
+    let covers =
+        |all: IpAddr, one: IpAddr| all.is_unspecified() && (all.is_ipv6() || one.is_ipv4());
+    let meet = a == b || covers(a.ip(), b.ip()) || covers(b.ip(), a.ip());
+    meet && a.port() == b.port() && a.port() != 0
 }
 
 fn tls(layers: &Layers) -> Result<Option<TlsFiles>, ConfigError> {
@@ -511,8 +520,17 @@ mod tests {
     fn the_two_ports_must_differ() {
         let text = refusal(Overrides::default(), &[], "listen = '127.0.0.1:7833'");
         assert!(text.contains("cannot both listen on 127.0.0.1:7833"), "{text}");
-        let any = "listen = '127.0.0.1:0'\nadmin = '127.0.0.1:0'";
-        assert!(resolve(Overrides::default(), &[], any).is_ok());
+        for all in ["0.0.0.0:7833", "[::]:7833"] {
+            let text = refusal(Overrides::default(), &[], &format!("listen = '{all}'"));
+            assert!(text.contains(&format!("cannot both listen on {all}")), "{text}");
+        }
+        for file in [
+            "listen = '127.0.0.1:0'\nadmin = '127.0.0.1:0'",
+            "listen = '0.0.0.0:7832'",
+            "listen = '[::1]:7833'",
+        ] {
+            assert!(resolve(Overrides::default(), &[], file).is_ok(), "{file}");
+        }
     }
 
     #[test]
