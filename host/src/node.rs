@@ -28,6 +28,7 @@ use crate::journal::sqlite::{self, SqliteStore};
 use crate::journal::{AnyStore, Holdings, Journal};
 use crate::node::files::Watched;
 use crate::node::member::{Ground, Member};
+use crate::node::ports::Ports;
 use crate::node::process::Signals;
 use crate::registry::Registry;
 use crate::router::{Callers, Router};
@@ -152,7 +153,24 @@ struct Port {
 }
 
 impl Node {
+    /// A node that cannot start does not stay a member: a registration renews the lease, so one that is started
+    /// again and again would keep its shards from the others.
     async fn start(config: &Config, phases: &mut Phases) -> anyhow::Result<Self> {
+        let mut joined = None;
+        let node = Self::assemble(config, phases, &mut joined).await;
+        if node.is_err()
+            && let Some(cluster) = joined
+        {
+            member::leave(&cluster).await;
+        }
+        node
+    }
+
+    async fn assemble(
+        config: &Config,
+        phases: &mut Phases,
+        joined: &mut Option<Cluster>,
+    ) -> anyhow::Result<Self> {
         let started_at_ms = clock::unix_ms();
         let metrics = Metrics::default();
         process::create_data_dir(&config.data_dir)?;
@@ -193,13 +211,16 @@ impl Node {
             },
         );
         let store_name = ground.as_ref().map(|ground| ground.store.clone()).unwrap_or_default();
-        let member = match (ground, &config.cluster) {
-            (Some(ground), Some(cluster)) => Some(
-                Member::join(ground, cluster, &data_dir, &registry, &entities, &journal, &metrics)
+        // What may fail comes before the node is a member, if it can.
+        let ports = Ports::prepare(config)?;
+        let member = match (ground, ports.peer, &config.cluster) {
+            (Some(ground), Some(peer), Some(cluster)) => Some(
+                Member::join(ground, peer, cluster, &registry, &entities, &journal, &metrics)
                     .await?,
             ),
             _ => None,
         };
+        *joined = member.as_ref().map(|member| member.cluster.clone());
         phases.done("cluster");
         let router = match &member {
             Some(member) => member.router.clone(),
@@ -233,14 +254,11 @@ impl Node {
         };
         let admin_backend = AdminBackend::new(admin.clone(), config.admin_token.as_ref())?;
 
-        let services_listener = ports::bind(config.listen, "--listen")?;
-        let admin_listener = ports::bind(config.admin, "--admin")?;
-        let addresses = ports::Addresses {
-            services: services_listener.local_addr()?,
-            admin: admin_listener.local_addr()?,
-            peer: member.as_ref().map(|member| member.peer),
-            tls: tls.is_some(),
-        };
+        let services_listener = ports.services.listen()?;
+        let admin_listener = ports.admin.listen()?;
+        if let Some(file) = ports.file {
+            file.publish()?;
+        }
         if let Some(member) = &member {
             admin.readiness.starting(Some("the cluster's store has not told who owns what"));
             tokio::spawn(ready_once_told(member.cluster.clone(), admin.readiness.clone()));
@@ -271,10 +289,7 @@ impl Node {
         );
         phases.done("ports");
 
-        if let Some(file) = &config.ports_file {
-            ports::write_file(file, &addresses)?;
-        }
-        banner::print(config, &addresses, &admin, &store_name);
+        banner::print(config, &ports.addresses, &admin, &store_name);
         phases.total();
         Ok(Self { admin, actions, database, member, services_port, admin_port })
     }

@@ -10,6 +10,7 @@ mod functions;
 mod identity;
 mod outsider;
 mod settings;
+mod start;
 mod status;
 mod stop;
 mod versions;

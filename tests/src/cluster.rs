@@ -20,6 +20,7 @@ use relay::Relay;
 pub const KEY: &str = "a cluster key for tests, of no value";
 const ADMIN_TOKEN: &str = "token-of-a-test";
 const SERVICES_PORT: u16 = 7832;
+const ADMIN_PORT: u16 = 7833;
 const PEER_PORT: u16 = 7834;
 pub const SHARDS: u32 = 64;
 /// From the start of the nodes until each shard has an owner. Nothing has to time out for it.
@@ -221,7 +222,7 @@ impl Cluster {
         let mut options = Options::default()
             // The same after a restart: whoever called the node calls it again.
             .listen(&format!("{own}:{SERVICES_PORT}"))
-            .admin(&format!("{own}:0"))
+            .admin(&format!("{own}:{ADMIN_PORT}"))
             .data(&self.dir.path().join(format!("data-{node}")))
             .argument("--peer")
             .argument(&peer_address.to_string())
@@ -300,6 +301,17 @@ impl Cluster {
             State::Down(stopped) => State::Up(Box::new(stopped.start().await)),
             other => other,
         };
+    }
+
+    /// Starts it again, which it refuses. It stays down.
+    pub async fn refuses(&self, node: usize) -> Refused {
+        let State::Down(stopped) = &self.nodes[node].state else {
+            panic!("node {node} is not down")
+        };
+        match Stopped::clone(stopped).try_start().await {
+            Ok(_) => panic!("node {node} has started"),
+            Err(refused) => refused,
+        }
     }
 
     pub fn host_mut(&mut self, node: usize) -> &mut Host {

@@ -305,6 +305,7 @@ impl Drop for Host {
 }
 
 /// A host that has ended, with its data.
+#[derive(Clone)]
 pub struct Stopped {
     dir: Arc<TempDir>,
     pub options: Options,

@@ -223,10 +223,14 @@ impl Cluster {
             metrics: setup.metrics,
         });
         inner.registered(&registered, sent);
-        lease_thread::start(inner.clone(), setup.suspicions)
-            .map_err(|error| StartError::Thread { reason: error.to_string() })?;
-        tokio::spawn(keeper::keep(inner.clone()));
-        Ok(Self(inner))
+        let cluster = Self(inner.clone());
+        if let Err(error) = lease_thread::start(inner.clone(), setup.suspicions) {
+            // If the store cannot be told, the others wait for the lease.
+            let _told = cluster.leave().await;
+            return Err(StartError::Thread { reason: error.to_string() });
+        }
+        tokio::spawn(keeper::keep(inner));
+        Ok(cluster)
     }
 
     pub fn node(&self) -> NodeId {

@@ -1,7 +1,6 @@
 //! The parts of a node that is a member of a cluster, assembled in reading order.
 
-use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -22,7 +21,7 @@ use crate::gateway::admin::{Admin, Membership};
 use crate::journal::postgres::{self, ClusterRecord, PgStore};
 use crate::journal::{AnyStore, Holdings, Journal};
 use crate::node::gossip::{Feeds, Gossip};
-use crate::node::ports::{self, PeerPort};
+use crate::node::ports::PeerPort;
 use crate::registry::{Live, Registry};
 use crate::router::{self, PeerMessenger, PeerService, Peers, Router, tls};
 use crate::words::config::{ClusterConfig, Secret};
@@ -32,6 +31,7 @@ use crate::words::{Revision, limits};
 /// What a member stands on before it is one: its identity, and the cluster's store.
 pub struct Ground {
     identity: Identity,
+    data_dir: PathBuf,
     record: ClusterRecord,
     /// Host and database, for people.
     pub store: String,
@@ -60,7 +60,8 @@ impl Ground {
         let store = PgStore::open(&config.store, holdings.clone(), metrics.clone()).await?;
         let name = store.name().to_owned();
         let journal = Journal::start(AnyStore::Postgres(store), holdings, metrics.clone());
-        Ok((Self { identity, record, store: name }, journal))
+        let data_dir = data_dir.to_owned();
+        Ok((Self { identity, data_dir, record, store: name }, journal))
     }
 }
 
@@ -69,18 +70,18 @@ pub struct Member {
     pub cluster: Cluster,
     pub router: Router,
     pub membership: Arc<Membership>,
-    pub peer: SocketAddr,
     gossip: Gossip,
     peers: Peers,
     listener: TcpListener,
 }
 
 impl Member {
-    /// Registers the node with the cluster. From then on it claims shards.
+    /// Registers the node with the cluster. From then on it claims shards. Where it fails, the node is no
+    /// member.
     pub async fn join(
         ground: Ground,
+        port: PeerPort,
         config: &ClusterConfig,
-        data_dir: &Path,
         registry: &Registry,
         entities: &Entities,
         journal: &Journal,
@@ -93,8 +94,7 @@ impl Member {
             config.key_previous.as_ref(),
             config.peer_tls.as_ref(),
         )?;
-        let PeerPort { listener, gossip, address } = ports::bind_peer(config.peer)?;
-        let advertised = advertised(config, address);
+        let PeerPort { listener, gossip, address } = port;
 
         let me = ground.identity.node;
         let routes = RouteTable::new(me, ground.record.shards);
@@ -104,7 +104,7 @@ impl Member {
         let cluster = Cluster::start(Setup {
             config: config.clone(),
             identity: ground.identity,
-            peer_addr: advertised,
+            peer_addr: address,
             holdings: journal.holdings().clone(),
             entities: entities.clone(),
             routes: routes.clone(),
@@ -120,9 +120,9 @@ impl Member {
             socket: gossip,
             node: me,
             incarnation: *cluster.incarnation().borrow(),
-            addr: advertised,
+            addr: address,
             meta: Meta {
-                peer: advertised,
+                peer: address,
                 zone: config.zone.clone(),
                 capacity: config.capacity,
                 version: config.version.clone(),
@@ -132,12 +132,17 @@ impl Member {
             key_previous: config.key_previous.clone(),
             cluster_id: ground.record.cluster_id,
             seeds: config.join.clone(),
-            data_dir: data_dir.to_owned(),
+            data_dir: ground.data_dir,
             metrics: metrics.clone(),
             timing: Timing::default(),
         };
-        let gossip =
-            Gossip::start(setup, feeds, &cluster, registry).context("gossip cannot start")?;
+        let gossip = match Gossip::start(setup, feeds, &cluster, registry) {
+            Ok(gossip) => gossip,
+            Err(error) => {
+                leave(&cluster).await;
+                return Err(error).context("gossip cannot start");
+            }
+        };
         let router = Router::clustered(
             entities.clone(),
             registry.clone(),
@@ -151,7 +156,7 @@ impl Member {
             holdings: journal.holdings().clone(),
             peers: peers.clone(),
         });
-        Ok(Self { cluster, router, membership, peer: advertised, gossip, peers, listener })
+        Ok(Self { cluster, router, membership, gossip, peers, listener })
     }
 
     /// Serves other nodes, and follows what they deploy.
@@ -224,9 +229,7 @@ impl Serving {
     /// Leaves the cluster. Nothing is served any more.
     pub async fn leave(self) {
         self.following.abort();
-        if let Err(error) = self.cluster.leave().await {
-            tracing::warn!(%error, "the store could not be told that this node is gone");
-        }
+        leave(&self.cluster).await;
         self.gossip.leave().await;
         self.stop.cancel();
         if tokio::time::timeout(limits::ADMIN_DRAIN_MAX, self.serving).await.is_err() {
@@ -242,6 +245,13 @@ impl Serving {
     }
 }
 
+/// Frees what the node owns, so that nobody has to wait until its lease has run out.
+pub async fn leave(cluster: &Cluster) {
+    if let Err(error) = cluster.leave().await {
+        tracing::warn!(%error, "the store could not be told that this node is gone");
+    }
+}
+
 /// What the store keeps of a key, to know it again: SHA-256 over what HKDF-SHA256 extracts from it for this
 /// purpose, and the cluster's id.
 fn key_check(key: &Secret, cluster_id: &[u8; 16]) -> [u8; 32] {
@@ -250,15 +260,6 @@ fn key_check(key: &Secret, cluster_id: &[u8; 16]) -> [u8; 32] {
     digest.update(check);
     digest.update(cluster_id);
     digest.finalize().into()
-}
-
-/// Where other nodes reach this one.
-fn advertised(config: &ClusterConfig, bound: SocketAddr) -> SocketAddr {
-    let mut address = config.advertise.unwrap_or(bound);
-    if address.port() == 0 {
-        address.set_port(bound.port());
-    }
-    address
 }
 
 /// The live revision, and what of it this node cannot serve.

@@ -2,12 +2,40 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow};
 use tokio::net::{TcpListener, TcpSocket};
 
+use crate::words::config::{ClusterConfig, Config};
 use crate::words::limits;
+
+/// All that a node has to do with its addresses, as far as it can be done before the node serves.
+pub struct Ports {
+    pub services: Reserved,
+    pub admin: Reserved,
+    /// Of a member of a cluster.
+    pub peer: Option<PeerPort>,
+    pub addresses: Addresses,
+    pub file: Option<PortsFile>,
+}
+
+impl Ports {
+    pub fn prepare(config: &Config) -> anyhow::Result<Self> {
+        let services = Reserved::bind(config.listen, "--listen")?;
+        let admin = Reserved::bind(config.admin, "--admin")?;
+        let peer = config.cluster.as_ref().map(bind_peer).transpose()?;
+        let addresses = Addresses {
+            services: services.address,
+            admin: admin.address,
+            peer: peer.as_ref().map(|peer| peer.address),
+            tls: config.tls.is_some(),
+        };
+        let file = config.ports_file.as_deref();
+        let file = file.map(|path| PortsFile::prepare(path, &addresses)).transpose()?;
+        Ok(Self { services, admin, peer, addresses, file })
+    }
+}
 
 /// Where a node listens.
 #[derive(Clone, Copy, Debug)]
@@ -40,17 +68,36 @@ fn url(scheme: &str, mut address: SocketAddr) -> String {
     format!("{scheme}://{address}")
 }
 
-/// Listens on an address; `flag` is how to choose another.
-pub fn bind(address: SocketAddr, flag: &str) -> anyhow::Result<TcpListener> {
-    listen(address).map_err(|error| anyhow!(explain(&error, address, flag)))
+/// An address that is this process's, and lets nobody in yet: who calls it is refused at once, and does not
+/// wait for a start that may fail.
+pub struct Reserved {
+    socket: TcpSocket,
+    pub address: SocketAddr,
+    flag: &'static str,
 }
 
-fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+impl Reserved {
+    /// `flag` is how to choose another address.
+    pub fn bind(address: SocketAddr, flag: &'static str) -> anyhow::Result<Self> {
+        let bound = bind(address).and_then(|socket| Ok((socket.local_addr()?, socket)));
+        let (address, socket) = bound.map_err(|error| anyhow!(explain(&error, address, flag)))?;
+        Ok(Self { socket, address, flag })
+    }
+
+    /// Fails if another process, that takes lingering ports as well, listens there since.
+    pub fn listen(self) -> anyhow::Result<TcpListener> {
+        let Self { socket, address, flag } = self;
+        let listener = socket.listen(limits::ACCEPT_BACKLOG);
+        listener.map_err(|error| anyhow!(explain(&error, address, flag)))
+    }
+}
+
+fn bind(address: SocketAddr) -> io::Result<TcpSocket> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     // A restarted node takes its port back from connections that linger.
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
-    socket.listen(limits::ACCEPT_BACKLOG)
+    Ok(socket)
 }
 
 fn explain(error: &io::Error, address: SocketAddr, flag: &str) -> String {
@@ -74,19 +121,22 @@ fn explain(error: &io::Error, address: SocketAddr, flag: &str) -> String {
 pub struct PeerPort {
     pub listener: TcpListener,
     pub gossip: UdpSocket,
+    /// What other nodes are told.
     pub address: SocketAddr,
 }
 
-pub fn bind_peer(address: SocketAddr) -> anyhow::Result<PeerPort> {
+fn bind_peer(config: &ClusterConfig) -> anyhow::Result<PeerPort> {
     let mut attempts = limits::PEER_BIND_ATTEMPTS_MAX;
     loop {
-        let listener = bind(address, "--peer")?;
+        let listener = Reserved::bind(config.peer, "--peer")?.listen()?;
         let bound = listener.local_addr()?;
         match UdpSocket::bind(bound) {
-            Ok(gossip) => return Ok(PeerPort { listener, gossip, address: bound }),
+            Ok(gossip) => {
+                return Ok(PeerPort { listener, gossip, address: advertised(config, bound) });
+            }
             // The free TCP port that was picked is no free UDP port.
             Err(error)
-                if address.port() == 0
+                if config.peer.port() == 0
                     && error.kind() == io::ErrorKind::AddrInUse
                     && attempts > 1 =>
             {
@@ -99,22 +149,45 @@ pub fn bind_peer(address: SocketAddr) -> anyhow::Result<PeerPort> {
     }
 }
 
-/// Writes the addresses as `{"services": "http://..", "admin": "http://.."}`, with `"peer": "ip:port"` if
-/// the node is a member of a cluster. Whoever sees the file
-/// sees all of it, and can connect.
-pub fn write_file(path: &Path, addresses: &Addresses) -> anyhow::Result<()> {
-    let mut json = serde_json::json!({
-        "services": addresses.services_url(),
-        "admin": addresses.admin_url(),
-    });
-    if let Some(peer) = addresses.peer {
-        json["peer"] = peer.to_string().into();
+fn advertised(config: &ClusterConfig, bound: SocketAddr) -> SocketAddr {
+    let mut address = config.advertise.unwrap_or(bound);
+    if address.port() == 0 {
+        address.set_port(bound.port());
     }
-    let mut partial = path.as_os_str().to_owned();
-    partial.push(".partial");
-    std::fs::write(&partial, format!("{json}\n"))
-        .and_then(|()| std::fs::rename(&partial, path))
-        .with_context(|| format!("the ports file {} cannot be written", path.display()))
+    address
+}
+
+/// The addresses as `{"services": "http://..", "admin": "http://.."}`, with `"peer": "ip:port"` if the node is
+/// a member of a cluster: written, and not yet where anybody looks for them.
+pub struct PortsFile {
+    path: PathBuf,
+    partial: PathBuf,
+}
+
+impl PortsFile {
+    pub fn prepare(path: &Path, addresses: &Addresses) -> anyhow::Result<Self> {
+        let mut json = serde_json::json!({
+            "services": addresses.services_url(),
+            "admin": addresses.admin_url(),
+        });
+        if let Some(peer) = addresses.peer {
+            json["peer"] = peer.to_string().into();
+        }
+        let mut partial = path.as_os_str().to_owned();
+        partial.push(".partial");
+        let file = Self { path: path.to_owned(), partial: partial.into() };
+        std::fs::write(&file.partial, format!("{json}\n")).with_context(|| file.fault())?;
+        Ok(file)
+    }
+
+    /// Whoever sees the file sees all of it, and can connect.
+    pub fn publish(self) -> anyhow::Result<()> {
+        std::fs::rename(&self.partial, &self.path).with_context(|| self.fault())
+    }
+
+    fn fault(&self) -> String {
+        format!("the ports file {} cannot be written", self.path.display())
+    }
 }
 
 /// The addresses are not true any more.
@@ -130,11 +203,19 @@ pub fn remove_file(path: &Path) {
 mod tests {
     use super::*;
 
+    fn local(flag: &'static str) -> Reserved {
+        Reserved::bind("127.0.0.1:0".parse().unwrap(), flag).unwrap()
+    }
+
+    fn refusal<T>(result: anyhow::Result<T>) -> String {
+        result.err().unwrap().to_string()
+    }
+
     #[tokio::test]
     async fn a_taken_port_is_explained() {
-        let first = bind("127.0.0.1:0".parse().unwrap(), "--listen").unwrap();
+        let first = local("--listen").listen().unwrap();
         let address = first.local_addr().unwrap();
-        let error = bind(address, "--admin").unwrap_err().to_string();
+        let error = refusal(Reserved::bind(address, "--admin"));
         let port = address.port();
         let expected =
             format!("port {port} is in use by another program; choose another with --admin");
@@ -143,8 +224,27 @@ mod tests {
 
     #[tokio::test]
     async fn an_address_of_another_machine_is_explained() {
-        let error = bind("192.0.2.1:0".parse().unwrap(), "--listen").unwrap_err().to_string();
+        let error = refusal(Reserved::bind("192.0.2.1:0".parse().unwrap(), "--listen"));
         assert!(error.starts_with("192.0.2.1 is not an address of this machine"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_reserved_port_lets_nobody_in_before_it_listens() {
+        let reserved = local("--listen");
+        let address = reserved.address;
+        let refused = std::net::TcpStream::connect(address).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+        let _listener = reserved.listen().unwrap();
+        std::net::TcpStream::connect(address).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_reserved_port_on_which_another_listens_is_explained() {
+        let reserved = local("--listen");
+        let _other = Reserved::bind(reserved.address, "--admin").unwrap().listen().unwrap();
+        let error = refusal(reserved.listen());
+        let sentence = "is in use by another program; choose another with --listen";
+        assert!(error.ends_with(sentence), "{error}");
     }
 
     #[test]
@@ -157,7 +257,9 @@ mod tests {
             peer: Some("127.0.0.1:7834".parse().unwrap()),
             tls: true,
         };
-        write_file(&path, &addresses).unwrap();
+        let file = PortsFile::prepare(&path, &addresses).unwrap();
+        assert!(!path.exists());
+        file.publish().unwrap();
         let text: serde_json::Value =
             serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
         assert_eq!(text["services"], "https://127.0.0.1:7832");
@@ -176,7 +278,12 @@ mod tests {
             peer: None,
             tls: false,
         };
-        let error = write_file(Path::new("/nowhere/ports.json"), &addresses).unwrap_err();
-        assert!(error.to_string().contains("/nowhere/ports.json"));
+        let error = refusal(PortsFile::prepare(Path::new("/nowhere/ports.json"), &addresses));
+        assert!(error.contains("/nowhere/ports.json"), "{error}");
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("ports.json");
+        std::fs::create_dir(&path).unwrap();
+        let file = PortsFile::prepare(&path, &addresses).unwrap();
+        assert!(refusal(file.publish()).contains(&path.display().to_string()));
     }
 }
