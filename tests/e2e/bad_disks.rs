@@ -23,6 +23,17 @@ async fn a_second_node_on_the_same_directory_is_refused() {
 }
 
 #[tokio::test]
+async fn a_log_that_cannot_be_written_ends_nothing() {
+    for format in ["text", "json"] {
+        let options = Options::default().log(Path::new("/dev/full"));
+        let host = options.argument("--log-format").argument(format).start().await;
+        host.deploy(GUEST).await;
+        host.add("ada", "kettle", 1).await.ok();
+        assert_eq!(host.cart("ada").await["kettle"], 1);
+    }
+}
+
+#[tokio::test]
 async fn a_newer_schema_is_refused() {
     let host = Host::with_guest(GUEST).await;
     let stopped = host.kill();

@@ -38,6 +38,7 @@ pub struct Options {
     listen: Option<String>,
     admin_token: Option<String>,
     network: Option<String>,
+    log: Option<PathBuf>,
 }
 
 impl Options {
@@ -81,6 +82,12 @@ impl Options {
         self
     }
 
+    /// Another file for its log than one that [`Host::log`] finds.
+    pub fn log(mut self, path: &Path) -> Self {
+        self.log = Some(path.into());
+        self
+    }
+
     pub async fn start(self) -> Host {
         self.try_start().await.unwrap_or_else(|failed| panic!("the host did not start: {failed}"))
     }
@@ -94,11 +101,9 @@ impl Options {
     async fn start_in(self, dir: Arc<TempDir>) -> Result<Host, Refused> {
         let ports = dir.path().join("ports.json");
         let _ = std::fs::remove_file(&ports);
-        let log = File::options()
-            .create(true)
-            .append(true)
-            .open(dir.path().join("stead.log"))
-            .expect("the log can be written");
+        let log = self.log.clone().unwrap_or_else(|| dir.path().join("stead.log"));
+        let log = File::options().create(true).append(true).open(log);
+        let log = log.expect("the log can be opened");
         let data = self.data.clone().unwrap_or_else(|| dir.path().join("data"));
         let child = self
             .command()

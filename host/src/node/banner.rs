@@ -1,6 +1,7 @@
 //! What a node says when it is ready.
 
 use std::fmt::Write as _;
+use std::io::{self, Write as _};
 
 use crate::gateway::admin::Admin;
 use crate::node::ports::Addresses;
@@ -27,7 +28,8 @@ pub fn print(config: &Config, addresses: &Addresses, admin: &Admin, store: &str)
         let (services, admin) = (addresses.services_url(), addresses.admin_url());
         tracing::info!(services, admin, data_dir, live = facts.live, "ready");
     } else {
-        eprint!("{}", facts.text());
+        // Nobody reads it; that is no reason to end.
+        let _ = io::stderr().write_all(facts.text().as_bytes());
     }
     if !addresses.admin.ip().is_loopback() {
         tracing::warn!(

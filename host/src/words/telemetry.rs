@@ -22,7 +22,11 @@ use crate::words::Code;
 /// filter was checked with the configuration; one that is not valid means `info`.
 pub fn init_logs(json: bool, filter: &str) {
     let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        // It would say on stderr that stderr cannot be written, and panic over that.
+        .log_internal_errors(false);
     let result = if json {
         builder.json().flatten_event(true).with_current_span(true).with_span_list(false).try_init()
     } else {
