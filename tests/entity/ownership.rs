@@ -1,11 +1,14 @@
 //! Shards that come, close, leave and are lost, under the entities in them.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use stead::entity::{CallError, Consistency, Request};
 use stead::journal::Holdings;
-use stead::words::{Code, Epoch, Shard, clock};
+use stead::journal::memory::Hold;
+use stead::words::{Code, Epoch, Shard, Status, clock};
+use tokio::task::JoinHandle;
 
 use crate::house::{CART, House, cart, eventually, shared, spawn};
 
@@ -178,6 +181,52 @@ async fn a_read_whose_shard_was_lost_before_it_is_answered_is_not_answered() {
     drop(hold);
     write.await.unwrap().unwrap();
     assert_eq!(read.await.unwrap(), Err(CallError::NotHere));
+}
+
+/// A command whose write is in a commit that is held; the one after it was refused, because that takes too long.
+async fn stalled(house: &Arc<House>) -> (Hold, JoinHandle<Result<Value, Status>>) {
+    house.add(ADA, "kettle").await.unwrap();
+    let hold = house.store.hold().await;
+    let stalled = spawn({
+        let house = house.clone();
+        async move { house.add(ADA, "cup").await }
+    });
+    eventually("the commit", || house.store.waiting() == 1).await;
+    assert_eq!(house.add(ADA, "pot").await.unwrap_err().code, Code::Unavailable);
+    (hold, stalled)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_write_that_is_refused_behind_a_stalled_commit_hides_none_that_is_in_it() {
+    let house = shared(owner().await);
+    let (hold, stalled) = stalled(&house).await;
+    // The instance that saw the refused write is gone; the next one must see the one before it.
+    let read = spawn({
+        let house = house.clone();
+        async move { house.cart(ADA).await }
+    });
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert!(!read.is_finished(), "read without a write that was on its way");
+    drop(hold);
+    stalled.await.unwrap().unwrap();
+    assert_eq!(read.await.unwrap().unwrap(), ["cup x 1", "kettle x 1"]);
+    assert_eq!(house.cart(ADA).await.unwrap(), ["cup x 1", "kettle x 1"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_entity_with_a_write_in_a_stalled_commit_stays_although_a_later_one_was_refused() {
+    let house = shared(owner().await);
+    let (hold, stalled) = stalled(&house).await;
+    let passivated = spawn({
+        let house = house.clone();
+        async move { house.entities.passivate(&cart(ADA)).await }
+    });
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert!(!passivated.is_finished(), "passivated before its write was durable");
+    drop(hold);
+    assert!(passivated.await.unwrap());
+    stalled.await.unwrap().unwrap();
+    assert_eq!(house.cart(ADA).await.unwrap(), ["cup x 1", "kettle x 1"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

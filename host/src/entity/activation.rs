@@ -65,7 +65,7 @@ pub(super) async fn activate(running: &mut Running) -> Result<Box<Hot>, Down> {
     // What is on its way to the journal must be seen by the fold. If it failed, that is its callers'
     // news: the journal tells what is true.
     if let Some(write) = running.last_write() {
-        let _ = write.wait().await;
+        write.ended().await;
     }
     let _permit = house.activations.acquire().await.ok();
     let (share, evicted) = house.residents.admit();

@@ -247,10 +247,10 @@ impl Actor {
         }
     }
 
-    /// The newest write that is not known to have ended.
+    /// The newest write, unless it and all before it are known to have ended.
     pub(super) fn pending_write(&self) -> Option<Commit> {
         let inner = self.inner.lock();
-        inner.last_write.clone().filter(|commit| commit.outcome().is_none())
+        inner.last_write.clone().filter(|commit| !commit.has_ended())
     }
 
     /// Takes the instance out, if the entity is at rest, has not been used after `idle_since`, and
@@ -326,7 +326,7 @@ impl Inner {
     }
 
     fn writes_ended(&self) -> bool {
-        self.last_write.as_ref().is_none_or(|commit| commit.outcome().is_some())
+        self.last_write.as_ref().is_none_or(Commit::has_ended)
     }
 }
 

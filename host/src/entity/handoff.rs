@@ -24,7 +24,7 @@ impl Entities {
         for actor in &actors {
             if let Some(write) = actor.pending_write() {
                 // Whether it was stored is its caller's news.
-                let _ = tokio::time::timeout_at(until, write.wait()).await;
+                let _ = tokio::time::timeout_at(until, write.ended()).await;
             }
         }
         let mut hot: Vec<_> = actors.into_iter().filter(|actor| actor.is_hot()).collect();

@@ -196,7 +196,7 @@ impl Entities {
         let Some(actor) = self.house.find(address) else { return false };
         if let Some(write) = actor.pending_write() {
             // Whether it was stored is its caller's news.
-            let _ = write.wait().await;
+            write.ended().await;
         }
         if let Some(hot) = actor.evict(None) {
             self.house.dropped(&actor, *hot);

@@ -8,8 +8,8 @@ mod reads;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use tokio::sync::{SetOnce, mpsc, oneshot};
 
@@ -27,17 +27,40 @@ use crate::words::telemetry::Metrics;
 
 /// A write on its way to the disk. Cheap to clone; many may wait for the same.
 #[derive(Clone, Debug)]
-pub struct Commit(Arc<SetOnce<Result<(), AppendError>>>);
+pub struct Commit(Arc<Cell>);
+
+#[derive(Debug, Default)]
+struct Cell {
+    outcome: SetOnce<Result<(), AppendError>>,
+    /// Of a write that was refused out of its turn: the newest of its entity that was on its way then.
+    older: OnceLock<Commit>,
+}
 
 impl Commit {
     /// The outcome, if it is known already.
     pub fn outcome(&self) -> Option<Result<(), AppendError>> {
-        self.0.get().cloned()
+        self.0.outcome.get().cloned()
     }
 
     /// Returns when the write is durable, or has failed.
     pub async fn wait(&self) -> Result<(), AppendError> {
-        self.0.wait().await.clone()
+        self.0.outcome.wait().await.clone()
+    }
+
+    /// Whether this write and all before it of its entity have an outcome: one that is refused may have its own
+    /// while an older one is on its way.
+    pub fn has_ended(&self) -> bool {
+        self.0.outcome.initialized() && self.0.older.get().is_none_or(Commit::has_ended)
+    }
+
+    /// Returns when [`has_ended`](Self::has_ended) holds.
+    pub async fn ended(&self) {
+        let mut commit = self;
+        loop {
+            commit.0.outcome.wait().await;
+            let Some(older) = commit.0.older.get() else { return };
+            commit = older;
+        }
     }
 }
 
@@ -145,8 +168,8 @@ impl Journal {
     }
 
     fn queue(&self, job: impl FnOnce(Promise) -> Job) -> Commit {
-        let cell = Arc::new(SetOnce::new());
-        let job = job(Promise(cell.clone()));
+        let commit = Commit(Arc::default());
+        let job = job(Promise(commit.clone()));
         let (bytes, shard) = (job.bytes(), job.shard());
         let queued = self.state.queued_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
         let lane = &self.lanes[shard as usize % self.lanes.len()];
@@ -172,7 +195,7 @@ impl Journal {
         if !sent {
             self.state.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
         }
-        Commit(cell)
+        commit
     }
 
     /// What this node has added to the feed.
@@ -360,13 +383,18 @@ impl Committer {
                     "the database does not answer a commit; refusing writes until it does"
                 );
             }
+            let on_their_way = batch.newest();
             let mut closing = Vec::new();
             while let Ok(job) = self.queue.try_recv() {
                 self.state.queued_bytes.fetch_sub(job.bytes(), Ordering::Relaxed);
                 match job {
                     // Nobody may write any more: as closed as can be.
                     Job::Close(done) => closing.push(done),
-                    other => other.refuse(AppendError::Unavailable),
+                    Job::Write(write, promise) => {
+                        let older = on_their_way.get(&write.address).cloned();
+                        promise.refuse(AppendError::Unavailable, older);
+                    }
+                    chore @ Job::Chore(..) => chore.refuse(AppendError::Unavailable),
                 }
             }
             if !closing.is_empty() {

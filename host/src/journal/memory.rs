@@ -4,6 +4,7 @@ mod aside;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -25,6 +26,7 @@ use crate::words::{Address, Digest, EntityId, Epoch, JournalName, Revision, Seq,
 pub struct MemoryStore {
     state: Arc<Mutex<State>>,
     gate: Arc<RwLock<()>>,
+    waiting: Arc<AtomicUsize>,
 }
 
 /// Commits wait for as long as this lives.
@@ -63,6 +65,11 @@ impl MemoryStore {
     /// Makes commits wait.
     pub async fn hold(&self) -> Hold {
         Hold { _gate: self.gate.clone().write_owned().await }
+    }
+
+    /// How many commits wait for a [`Hold`] to end.
+    pub fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::Relaxed)
     }
 
     /// Makes the next commit (or one after it, if others are to fail before) store nothing and fail.
@@ -105,7 +112,9 @@ impl Entity {
 
 impl MemoryStore {
     async fn store(&self, batch: &[Write], chores: &[Chore]) -> Result<Vec<Fence>, StoreError> {
+        self.waiting.fetch_add(1, Ordering::Relaxed);
         let _open = self.gate.read().await;
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
         let mut state = self.state()?;
         if let Some(error) = state.errors.pop_front() {
             return Err(error);

@@ -1,31 +1,39 @@
 //! What goes into one transaction, and who waits for each part of it.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use tokio::sync::SetOnce;
-
+use crate::journal::commit::Commit;
 use crate::journal::error::AppendError;
 use crate::journal::holdings::Holdings;
 use crate::journal::store::{Chore, Fence, Partition, Task, Write};
 use crate::words::limits::{COMMIT_BYTES_MAX, COMMIT_ROWS_MAX};
 use crate::words::{Address, Seq};
 
-/// The other end of a [`Commit`](crate::journal::Commit). Dropping it unused fails the write, so that nobody
-/// waits for ever.
-pub struct Promise(pub Arc<SetOnce<Result<(), AppendError>>>);
+/// The other end of a [`Commit`]. Dropping it unused fails the write, so that nobody waits for ever.
+pub struct Promise(pub Commit);
 
 impl Promise {
     pub fn complete(self, outcome: Result<(), AppendError>) {
         // Only `drop` comes after this, and it tolerates a value that is set.
-        let _ = self.0.set(outcome);
+        let _ = self.0.0.outcome.set(outcome);
+    }
+
+    /// Fails a write, while an `older` one of its entity may be on its way.
+    pub fn refuse(self, error: AppendError, older: Option<Commit>) {
+        if let Some(older) = older {
+            // Nothing else sets it, and this ends the promise.
+            let _ = self.0.0.older.set(older);
+        }
+        self.complete(Err(error));
     }
 }
 
 impl Drop for Promise {
     fn drop(&mut self) {
-        if self.0.get().is_none() {
+        if !self.0.0.outcome.initialized() {
             let reason = Arc::from("the task that commits has ended");
-            let _ = self.0.set(Err(AppendError::Unknown { reason }));
+            let _ = self.0.0.outcome.set(Err(AppendError::Unknown { reason }));
         }
     }
 }
@@ -68,6 +76,12 @@ impl Batch {
         self.writes.len() + self.chores.len()
     }
 
+    /// The newest write of each entity.
+    pub fn newest(&self) -> HashMap<&Address, Commit> {
+        let writes = self.writes.iter().zip(&self.write_promises);
+        writes.map(|(write, promise)| (&write.address, promise.0.clone())).collect()
+    }
+
     pub fn complete(self, outcome: Result<(), AppendError>) {
         for promise in self.write_promises.into_iter().chain(self.chore_promises) {
             promise.complete(outcome.clone());
@@ -85,7 +99,8 @@ impl Batch {
         }
         let error = |fence: &Fence| fenced.contains(fence).then_some(AppendError::Fenced);
         let batch = std::mem::take(self);
-        *self = batch.failing(|write| error(&write.fence), |chore| error(&chore.fence));
+        // The others are stored by now.
+        *self = batch.failing(|write| error(&write.fence), |chore| error(&chore.fence), None);
     }
 
     /// Fails the first write of an entity that cannot follow what is before it, and every later one
@@ -129,11 +144,15 @@ impl Batch {
                 found |= step == expected;
                 found.then_some(AppendError::Conflict)
             },
+            None,
         )
     }
 
-    /// Fails all writes of an entity but the first ones.
+    /// Fails all writes of an entity but the first ones, which are still to be stored.
     fn without(self, address: &Address, keep: usize) -> Self {
+        let writes = self.writes.iter().zip(&self.write_promises);
+        let kept = writes.filter(|(write, _)| write.address == *address).take(keep).last();
+        let older = kept.map(|(_, promise)| promise.0.clone());
         let mut seen = 0;
         self.failing(
             |write| {
@@ -141,19 +160,21 @@ impl Batch {
                 (write.address == *address && seen > keep).then_some(AppendError::Conflict)
             },
             |_| None,
+            older,
         )
     }
 
-    /// Fails those that have an error. Returns the others.
+    /// Fails those that have an error; of writes, `older` may still be on its way. Returns the others.
     fn failing(
         self,
         mut write_error: impl FnMut(&Write) -> Option<AppendError>,
         mut chore_error: impl FnMut(&Chore) -> Option<AppendError>,
+        older: Option<Commit>,
     ) -> Self {
         let mut rest = Batch::default();
         for (write, promise) in self.writes.into_iter().zip(self.write_promises) {
             match write_error(&write) {
-                Some(error) => promise.complete(Err(error)),
+                Some(error) => promise.refuse(error, older.clone()),
                 None => rest.push(write, promise),
             }
         }

@@ -123,9 +123,62 @@ async fn commits_are_counted() {
 
 #[tokio::test]
 async fn a_write_that_nobody_commits_any_more_fails() {
-    let cell = Arc::new(SetOnce::new());
-    drop(Promise(cell.clone()));
-    assert!(matches!(Commit(cell).wait().await, Err(AppendError::Unknown { .. })));
+    let commit = Commit(Arc::default());
+    drop(Promise(commit.clone()));
+    assert!(matches!(commit.wait().await, Err(AppendError::Unknown { .. })));
+}
+
+/// Returns when a commit waits for the hold.
+async fn held(store: &MemoryStore) {
+    while store.waiting() == 0 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_refused_behind_a_stalled_commit_ends_after_those_of_its_entity_in_it() {
+    let store = MemoryStore::default();
+    let holdings = Holdings::of_member(1);
+    holdings.grant(Shard(0), Epoch(1));
+    let journal = Journal::start(AnyStore::Memory(store.clone()), holdings, Metrics::default());
+    let hold = store.hold().await;
+    let stalled = journal.append(write("a", 0, 1));
+    held(&store).await;
+    let behind = journal.append(write("a", 1, 1));
+    let elsewhere = journal.append(write("b", 0, 1));
+    for refused in [&behind, &elsewhere] {
+        assert!(matches!(refused.wait().await, Err(AppendError::Unavailable)));
+    }
+    assert!(elsewhere.has_ended());
+    assert!(stalled.outcome().is_none() && !behind.has_ended());
+    drop(hold);
+    behind.ended().await;
+    assert!(matches!(stalled.outcome(), Some(Ok(()))) && behind.has_ended());
+    assert_eq!(seq(&journal, "a").await, 1);
+}
+
+#[tokio::test]
+async fn a_write_that_the_store_refuses_ends_after_those_before_it_that_are_stored_without_it() {
+    let store = MemoryStore::default();
+    let journal =
+        Journal::start(AnyStore::Memory(store.clone()), Holdings::alone(), Metrics::default());
+    store.fail_next(StoreError::Refused {
+        address: Box::new(Address::new("carts", "a")),
+        after: Seq(1),
+        reason: "its rows are damaged".into(),
+    });
+    let hold = store.hold().await;
+    let kept = journal.append(write("a", 0, 1));
+    let refused = journal.append(write("a", 1, 1));
+    held(&store).await;
+    drop(hold);
+    // Comes between the batch and what is left of it: the gate lets nobody overtake.
+    let hold = store.hold().await;
+    assert!(matches!(refused.wait().await, Err(AppendError::Conflict)));
+    assert!(kept.outcome().is_none() && !refused.has_ended());
+    drop(hold);
+    refused.ended().await;
+    assert!(matches!(kept.outcome(), Some(Ok(()))));
 }
 
 fn step(expected_off: u64, off: u64) -> Chore {
