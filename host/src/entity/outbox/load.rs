@@ -15,8 +15,8 @@ pub(super) struct Loading {
     after: Option<EffectId>,
     /// Of commands that came meanwhile: after what is read.
     held: Vec<Bundle>,
-    /// The first effect that had no room, and the newest write with such ones.
-    skipped: Option<(EffectId, Commit)>,
+    /// The first effect that had no room, and the writes with such ones that may still be on their way.
+    skipped: Option<(EffectId, Vec<Commit>)>,
 }
 
 impl Loading {
@@ -49,8 +49,10 @@ impl Loading {
     }
 
     pub(super) fn skip(&mut self, first: EffectId, commit: Commit) {
-        let first = self.skipped.take().map_or(first, |(earlier, _)| earlier.min(first));
-        self.skipped = Some((first, commit));
+        let (earliest, commits) = self.skipped.get_or_insert((first, Vec::new()));
+        *earliest = first.min(*earliest);
+        commits.retain(|commit| commit.outcome().is_none());
+        commits.push(commit);
     }
 }
 
@@ -219,9 +221,9 @@ fn finish<'a>(
     for shard in shards {
         let Some(taken) = state.shards.get_mut(shard) else { continue };
         let Some(mut loading) = taken.loading.take() else { continue };
-        if let Some((first, commit)) = loading.skipped.take() {
+        if let Some((first, on_their_way)) = loading.skipped.take() {
             loading.after = before(first);
-            commits.push(commit);
+            commits.extend(on_their_way);
             taken.loading = Some(loading);
             continue;
         }
