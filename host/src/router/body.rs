@@ -1,6 +1,5 @@
 //! Bodies of requests between nodes.
 
-use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -30,11 +29,7 @@ const TAKEN: u8 = 1;
 const WITHDRAWN: u8 = 2;
 
 impl Taken {
-    pub fn is_taken(&self) -> bool {
-        self.0.load(Ordering::SeqCst) == TAKEN
-    }
-
-    /// Keeps a body that waits from being taken. False if it was taken already.
+    /// Keeps a body from being taken as a whole. False if it was already.
     pub fn withdraw(&self) -> bool {
         self.leave(WITHDRAWN) != TAKEN
     }
@@ -84,21 +79,27 @@ impl Pieces {
     }
 }
 
+/// Nobody waits for the answer any more, and its caller may have been told that the call was not sent.
+#[derive(Debug, thiserror::Error)]
+#[error("the call was given up")]
+pub struct Withdrawn;
+
 impl http_body::Body for Pieces {
     type Data = Bytes;
-    type Error = Infallible;
+    type Error = Withdrawn;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         _cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, Withdrawn>>> {
+        let is_last = self.first.is_empty() || self.second.is_empty();
+        if is_last && self.taken.leave(TAKEN) == WITHDRAWN {
+            return Poll::Ready(Some(Err(Withdrawn)));
+        }
         let piece = match self.first.is_empty() {
             false => std::mem::take(&mut self.first),
             true => std::mem::take(&mut self.second),
         };
-        if self.is_end_stream() {
-            self.taken.leave(TAKEN);
-        }
         Poll::Ready((!piece.is_empty()).then(|| Ok(Frame::data(piece))))
     }
 
@@ -146,4 +147,36 @@ pub async fn collect(
         all.extend_from_slice(&data);
     }
     Ok(if all.is_empty() { first } else { all.freeze() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn in_one_and_in_two() -> [Pieces; 2] {
+        [1, limits::PEER_SMALL_BYTES + 1]
+            .map(|bytes| Pieces::framed(b"head", Bytes::from(vec![7; bytes])))
+    }
+
+    #[tokio::test]
+    async fn a_body_that_was_withdrawn_does_not_arrive_whole() {
+        for mut body in in_one_and_in_two() {
+            let taken = body.taken();
+            if !body.second.is_empty() {
+                assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), "\x04head");
+            }
+            assert!(taken.withdraw());
+            assert!(body.frame().await.unwrap().is_err());
+            assert!(taken.withdraw());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_body_that_was_taken_is_not_withdrawn() {
+        for body in in_one_and_in_two() {
+            let taken = body.taken();
+            body.collect().await.unwrap();
+            assert!(!taken.withdraw());
+        }
+    }
 }

@@ -66,8 +66,8 @@ impl Sender {
         let request = request.map_err(|error| CallFailed::NotSent(error.to_string()))?;
         match self.http.clone().try_send_request(request).await {
             Ok(response) => Ok(response),
-            Err(error) if taken.is_taken() => Err(CallFailed::Broken(told(error.error()))),
-            Err(error) => Err(CallFailed::NotSent(told(error.error()))),
+            Err(error) if taken.withdraw() => Err(CallFailed::NotSent(told(error.error()))),
+            Err(error) => Err(CallFailed::Broken(told(error.error()))),
         }
     }
 

@@ -214,8 +214,8 @@ impl Peers {
         let taken = body.taken();
         match tokio::time::timeout_at(deadline, exchange(&link, path, body)).await {
             Ok(answer) => answer,
-            Err(_) if taken.is_taken() => Err(CallFailed::Late),
-            Err(_) => Err(CallFailed::NotSent("the deadline passed".into())),
+            Err(_) if taken.withdraw() => Err(CallFailed::NotSent("the deadline passed".into())),
+            Err(_) => Err(CallFailed::Late),
         }
     }
 
