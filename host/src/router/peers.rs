@@ -12,7 +12,7 @@ use prost::Message as _;
 
 use crate::cluster::Greeting;
 use crate::cluster::routes::Route;
-use crate::router::body::{self, Pieces, Unread};
+use crate::router::body::{self, Pieces, Unread, Waiter};
 use crate::router::link::{InFlight, Link, Sender, Unready};
 use crate::router::tls::Identity;
 use crate::router::wire::{self, CallHeadRef, NotMine, Refusal};
@@ -47,7 +47,7 @@ pub enum CallFailed {
     NotSent(String),
     /// The connection broke; nobody knows what the node has done.
     Broken(String),
-    /// Too many calls to that node are in flight. Nothing was sent.
+    /// Too many calls to that node are in flight, or wait for the network. Nothing was sent.
     Busy,
     /// Nobody knows what the node has done.
     Late,
@@ -211,10 +211,10 @@ impl Peers {
     ) -> Result<Answer, CallFailed> {
         let link = self.link(node, address);
         let _in_flight = InFlight::enter(&link).ok_or(CallFailed::Busy)?;
-        let taken = body.taken();
+        let waiter = Waiter(body.taken());
         match tokio::time::timeout_at(deadline, exchange(&link, path, body)).await {
             Ok(answer) => answer,
-            Err(_) if taken.withdraw() => Err(CallFailed::NotSent("the deadline passed".into())),
+            Err(_) if waiter.0.withdraw() => Err(CallFailed::NotSent("the deadline passed".into())),
             Err(_) => Err(CallFailed::Late),
         }
     }

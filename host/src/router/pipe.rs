@@ -14,6 +14,8 @@ mod server;
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
@@ -52,6 +54,11 @@ impl Kind {
             [Self::Call, Self::Cancel, Self::Reply, Self::Refused, Self::NotMine, Self::Goodbye];
         all.into_iter().find(|kind| *kind as u8 == byte)
     }
+
+    /// Whether it counts while it waits. The others are empty, and follow on calls that were sent.
+    fn counts(self) -> bool {
+        !matches!(self, Self::Cancel | Self::Goodbye)
+    }
 }
 
 /// A frame that waits to be sent.
@@ -67,22 +74,50 @@ impl Outgoing {
     }
 }
 
+/// Where a [`Queue`] gets its frames from.
+struct Frames {
+    sender: mpsc::UnboundedSender<Outgoing>,
+    waiting: Arc<AtomicUsize>,
+}
+
+impl Frames {
+    fn send(&self, frame: Outgoing) {
+        if frame.kind.counts() {
+            self.waiting.fetch_add(1, Relaxed);
+        }
+        // Lost if the connection has ended; then nobody waits for it.
+        let _ = self.sender.send(frame);
+    }
+
+    /// Calls, or answers, that have not left yet, also if nobody waits for them any more.
+    fn waiting(&self) -> usize {
+        self.waiting.load(Relaxed)
+    }
+}
+
 /// What waits to be sent, as a body that ends when nothing can come any more.
 pub struct Queue {
     frames: mpsc::UnboundedReceiver<Outgoing>,
+    waiting: Arc<AtomicUsize>,
     /// Of a frame whose beginning was sent: not copied, because it is large.
     rest: VecDeque<Bytes>,
 }
 
 impl Queue {
-    fn new() -> (mpsc::UnboundedSender<Outgoing>, Self) {
-        // Bounded by how many calls may be in flight.
+    fn new() -> (Frames, Self) {
+        // Bounded by what waits: neither side lets a call in while that is PEER_CALLS_MAX. The calls in flight are
+        // no bound, for a frame stays when its call is given up.
         let (sender, frames) = mpsc::unbounded_channel();
-        (sender, Self { frames, rest: VecDeque::new() })
+        let waiting = Arc::<AtomicUsize>::default();
+        let queue = Self { frames, waiting: waiting.clone(), rest: VecDeque::new() };
+        (Frames { sender, waiting }, queue)
     }
 
     /// Adds a frame to a piece; none if nobody waits for it any more.
     fn put(&mut self, piece: &mut BytesMut, frame: Outgoing) {
+        if frame.kind.counts() {
+            self.waiting.fetch_sub(1, Relaxed);
+        }
         let Some((first, second)) = frame.body.take() else { return };
         let length = PREFIX_BYTES + first.len() + second.len();
         piece.reserve(LENGTH_BYTES + PREFIX_BYTES);
@@ -194,7 +229,7 @@ mod tests {
     async fn sent(frames: Vec<Outgoing>) -> Vec<Bytes> {
         let (sender, mut queue) = Queue::new();
         for frame in frames {
-            let _ = sender.send(frame);
+            sender.send(frame);
         }
         drop(sender);
         let mut pieces = Vec::new();

@@ -485,7 +485,7 @@ pub const STORE_ASKED_EVERY: Duration = Duration::from_millis(50);
 /// How long the receiver of a forwarded command waits for its own news before it says that it is not
 /// the owner.
 pub const FORWARDED_WAIT_MAX: Duration = Duration::from_secs(1);
-/// To one node, and from one connection.
+/// To one node, and from one connection. What waits for the network counts also if it was given up.
 pub const PEER_CALLS_MAX: usize = 8_192;
 pub const PEER_CONNECTIONS_MAX: usize = 1_024;
 pub const PEER_HANDSHAKES_MAX: usize = 128;
@@ -508,7 +508,7 @@ pub const PEER_HEADER_BYTES_MAX: u32 = 4 * KIB as u32;
 /// What a head takes beside its longest texts.
 pub const PEER_HEAD_BYTES: usize = 128;
 pub const PEER_HEAD_BYTES_MAX: usize = 64 * KIB;
-/// Payloads up to this size travel in one piece with their head.
+/// Calls up to this size, head and payload, travel in one piece.
 pub const PEER_SMALL_BYTES: usize = 8 * KIB;
 /// Calls and answers that wait for the network leave together, about so many bytes at once.
 pub const PEER_PIECE_BYTES: usize = 64 * KIB;

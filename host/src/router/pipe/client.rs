@@ -6,11 +6,11 @@ use std::sync::Arc;
 use http_body_util::BodyExt;
 use hyper::body::Incoming as Arriving;
 use parking_lot::Mutex;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
 use crate::router::body::{Pieces, Taken};
 use crate::router::peers::{self, CallFailed};
-use crate::router::pipe::{Incoming, Kind, Outgoing, Queue, Splitter};
+use crate::router::pipe::{Frames, Incoming, Kind, Outgoing, Queue, Splitter};
 use crate::router::{Answer, wire};
 use crate::words::limits;
 
@@ -20,7 +20,7 @@ pub struct Pipe(Arc<Mutex<State>>);
 
 struct State {
     /// None: nothing can be sent any more.
-    queue: Option<mpsc::UnboundedSender<Outgoing>>,
+    queue: Option<Frames>,
     waiting: HashMap<u64, oneshot::Sender<Answer>>,
     last: u64,
 }
@@ -45,7 +45,7 @@ impl Drop for Waiting<'_> {
             && !self.taken.withdraw()
             && let Some(queue) = &state.queue
         {
-            let _ = queue.send(Outgoing::empty(self.number, Kind::Cancel));
+            queue.send(Outgoing::empty(self.number, Kind::Cancel));
         }
     }
 }
@@ -64,17 +64,15 @@ impl Pipe {
         let taken = body.taken();
         let number = {
             let mut state = self.0.lock();
-            if state.queue.is_none() {
-                return Err(body);
+            let State { queue, waiting, last } = &mut *state;
+            let Some(queue) = queue else { return Err(body) };
+            if queue.waiting() >= limits::PEER_CALLS_MAX {
+                return Ok(Err(CallFailed::Busy));
             }
-            state.last += 1;
-            let number = state.last;
-            state.waiting.insert(number, answer);
-            if let Some(queue) = &state.queue {
-                // If it has ended, so will the reading, and nobody waits any more.
-                let _ = queue.send(Outgoing { number, kind: Kind::Call, body });
-            }
-            number
+            *last += 1;
+            waiting.insert(*last, answer);
+            queue.send(Outgoing { number: *last, kind: Kind::Call, body });
+            *last
         };
         let mut waiting = Waiting { pipe: self, number, taken, is_over: false };
         let answer = answered.await;
@@ -129,5 +127,33 @@ impl Pipe {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    /// Whether a call, which is given up at once, is not let in.
+    fn is_busy(pipe: &Pipe) -> bool {
+        let call = pipe.call(Pieces::whole(Bytes::from_static(b"call")));
+        matches!(call.now_or_never(), Some(Ok(Err(CallFailed::Busy))))
+    }
+
+    #[tokio::test]
+    async fn calls_that_were_given_up_count_until_they_have_left_the_queue() {
+        let (pipe, mut queue) = Pipe::new();
+        for _ in 0..limits::PEER_CALLS_MAX {
+            assert!(!is_busy(&pipe));
+        }
+        assert!(is_busy(&pipe));
+        assert!(pipe.0.lock().waiting.is_empty());
+        tokio::spawn(async move { queue.frame().await.is_some() });
+        while is_busy(&pipe) {
+            tokio::task::yield_now().await;
+        }
     }
 }

@@ -9,20 +9,19 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming as Arriving;
 use parking_lot::Mutex;
 use prost::Message as _;
-use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::router::Answer;
 use crate::router::body::Pieces;
-use crate::router::pipe::{Incoming, Kind, Outgoing, Queue, Splitter};
+use crate::router::pipe::{Frames, Incoming, Kind, Outgoing, Queue, Splitter};
 use crate::router::wire::{NotMine, Refusal};
 use crate::words::{Status, limits};
 
 /// Calls that are not answered yet. If the connection breaks, they end.
 struct Calls {
     running: Mutex<HashMap<u64, AbortHandle>>,
-    answers: mpsc::UnboundedSender<Outgoing>,
+    answers: Frames,
 }
 
 impl Calls {
@@ -34,8 +33,7 @@ impl Calls {
             }
             Answer::NotMine(route) => (Kind::NotMine, NotMine::new(route).encode_to_vec().into()),
         };
-        // Nobody reads it if the connection has ended.
-        let _ = self.answers.send(Outgoing { number, kind, body: Pieces::whole(body) });
+        self.answers.send(Outgoing { number, kind, body: Pieces::whole(body) });
     }
 
     fn abort_all(&self) {
@@ -94,7 +92,7 @@ where
             piece = arriving.frame() => piece,
             () = shutdown.cancelled(), if !is_told => {
                 is_told = true;
-                let _ = calls.answers.send(Outgoing::empty(0, Kind::Goodbye));
+                calls.answers.send(Outgoing::empty(0, Kind::Goodbye));
                 continue;
             }
         };
@@ -119,7 +117,7 @@ where
     // Held while a call is spawned, which takes itself out at its end.
     let mut running = calls.running.lock();
     match kind {
-        Kind::Call if running.len() >= limits::PEER_CALLS_MAX => {
+        Kind::Call if running.len() + calls.answers.waiting() >= limits::PEER_CALLS_MAX => {
             let status = Status::resource_exhausted(
                 "as many calls of a node are in flight as may; nothing was changed, try again later",
             );
@@ -144,4 +142,32 @@ where
         other => return Err(format!("a {other:?} is no call")),
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn call(number: usize) -> Incoming {
+        Incoming { number: number as u64, kind: Kind::Call, body: Bytes::new() }
+    }
+
+    #[tokio::test]
+    async fn answers_that_wait_for_the_network_count_as_calls() {
+        let (answers, mut queue) = Queue::new();
+        let calls = Arc::new(Calls { running: Mutex::default(), answers });
+        let run = |body| std::future::ready(Answer::Reply(body));
+        for number in 0..limits::PEER_CALLS_MAX {
+            take(&calls, call(number), &run).unwrap();
+        }
+        while !calls.running.lock().is_empty() {
+            tokio::task::yield_now().await;
+        }
+        take(&calls, call(limits::PEER_CALLS_MAX), &run).unwrap();
+        let mut answered = Vec::new();
+        while let Ok(frame) = queue.frames.try_recv() {
+            answered.push((frame.number, frame.kind));
+        }
+        assert_eq!(answered.last(), Some(&(limits::PEER_CALLS_MAX as u64, Kind::Refused)));
+    }
 }
