@@ -20,6 +20,7 @@ use crate::router::peers::{CallFailed, told};
 use crate::router::pipe::{Pipe, Queue};
 use crate::router::tls::{Client, Identity};
 use crate::router::wire::{self, Hello};
+use crate::words::budget::Budget;
 use crate::words::clock::{self, Instant};
 use crate::words::telemetry::{Metrics, PeerLabels};
 use crate::words::{NodeId, limits};
@@ -82,6 +83,8 @@ pub(super) struct Link {
     pub(super) address: SocketAddr,
     identity: Identity,
     metrics: Metrics,
+    /// For answers.
+    pub(super) arriving: Arc<Budget>,
     in_flight: AtomicUsize,
     state: Mutex<State>,
     changed: Notify,
@@ -124,6 +127,7 @@ impl Link {
         address: SocketAddr,
         identity: Identity,
         metrics: Metrics,
+        arriving: Arc<Budget>,
     ) -> Self {
         Self {
             me,
@@ -131,6 +135,7 @@ impl Link {
             address,
             identity,
             metrics,
+            arriving,
             in_flight: AtomicUsize::new(0),
             state: Mutex::new(State::Down {
                 retry_at: clock::now(),
@@ -264,7 +269,7 @@ async fn open(link: &Arc<Link>, client: &Client) -> Result<Sender, Unready> {
     // In TLS 1.3 a client is done before the server has looked at its key, and an address may be another
     // node's by now: nothing is sent before the other side has said who it is.
     introduce(link, &mut http).await?;
-    let pipe = share(&mut http).await?;
+    let pipe = share(link, &mut http).await?;
     Ok(Sender { http, pipe })
 }
 
@@ -291,14 +296,16 @@ async fn introduce(link: &Link, http: &mut SendRequest<Body>) -> Result<(), Unre
 }
 
 /// Opens the stream that calls share.
-async fn share(http: &mut SendRequest<Body>) -> Result<Pipe, String> {
+async fn share(link: &Link, http: &mut SendRequest<Body>) -> Result<Pipe, String> {
     let (pipe, queue) = Pipe::new();
     let request = Request::post(wire::CALLS).body(Either::Right(queue));
     let request = request.map_err(|error| error.to_string())?;
     let response = http.send_request(request).await.map_err(|error| told(&error))?;
     // Without it, each call has a stream to itself.
     match response.status() {
-        wire::REPLY => drop(tokio::spawn(pipe.clone().read(response.into_body()))),
+        wire::REPLY => {
+            tokio::spawn(pipe.clone().read(response.into_body(), link.arriving.clone()));
+        }
         _ => pipe.close(),
     }
     Ok(pipe)

@@ -16,6 +16,7 @@ use crate::router::body::{self, Pieces, Unread, Waiter};
 use crate::router::link::{InFlight, Link, Sender, Unready};
 use crate::router::tls::Identity;
 use crate::router::wire::{self, CallHeadRef, NotMine, Refusal};
+use crate::words::budget::{self, Budget};
 use crate::words::clock::{self, Instant};
 use crate::words::telemetry::Metrics;
 use crate::words::{NodeId, Status, limits};
@@ -28,6 +29,7 @@ struct Inner {
     me: NodeId,
     identity: Identity,
     metrics: Metrics,
+    arriving: Arc<Budget>,
     links: RwLock<HashMap<NodeId, Arc<Link>>>,
 }
 
@@ -89,7 +91,8 @@ impl CallFailed {
 
 impl Peers {
     pub fn new(me: NodeId, identity: Identity, metrics: Metrics) -> Self {
-        Self(Arc::new(Inner { me, identity, metrics, links: RwLock::default() }))
+        let arriving = Arc::new(Budget::new(limits::PEER_ARRIVING_BYTES_MAX));
+        Self(Arc::new(Inner { me, identity, metrics, arriving, links: RwLock::default() }))
     }
 
     pub fn me(&self) -> NodeId {
@@ -231,7 +234,9 @@ impl Peers {
             Some(link) if link.address == address => link.clone(),
             _ => {
                 let (identity, metrics) = (self.0.identity.clone(), self.0.metrics.clone());
-                let link = Arc::new(Link::new(self.0.me, node, address, identity, metrics));
+                let arriving = self.0.arriving.clone();
+                let link = Link::new(self.0.me, node, address, identity, metrics, arriving);
+                let link = Arc::new(link);
                 links.insert(node, link.clone());
                 link
             }
@@ -256,20 +261,26 @@ async fn exchange(
             Err(body) => body,
         };
     }
-    Box::pin(alone(&sender, path, body)).await
+    Box::pin(alone(&sender, path, body, &link.arriving)).await
 }
 
 /// In a stream of its own.
-async fn alone(sender: &Sender, path: &'static str, body: Pieces) -> Result<Answer, CallFailed> {
+async fn alone(
+    sender: &Sender,
+    path: &'static str,
+    body: Pieces,
+    arriving: &Budget,
+) -> Result<Answer, CallFailed> {
     let response = sender.send(path, body).await?;
     let status = response.status();
-    let body = match body::collect(response.into_body(), limits::PEER_ANSWER_BYTES_MAX, |_| Ok(()))
-        .await
-    {
+    let mut held = arriving.hold();
+    let count = |bytes| held.add(bytes).map_err(|_| budget::too_many_answers());
+    let read_whole = body::collect(response.into_body(), limits::PEER_ANSWER_BYTES_MAX, count);
+    let body = match read_whole.await {
         Ok(body) => body,
         Err(Unread::Broken(error)) => return Err(CallFailed::Broken(told(&error))),
         Err(Unread::TooLarge) => return Err(CallFailed::Broken("the answer is too large".into())),
-        Err(Unread::Refused(status)) => return Err(CallFailed::Broken(status.message)),
+        Err(Unread::Refused(status)) => return Ok(Answer::Refused(status)),
     };
     Ok(read(status, body))
 }
@@ -289,6 +300,19 @@ pub(super) fn read(status: StatusCode, body: Bytes) -> Answer {
     }
 }
 
+/// What [`read`] reads. It counts until it was sent; if there is no room for it, a refusal takes its place.
+pub(super) fn written(answer: Answer, unread: &Arc<Budget>) -> (StatusCode, Bytes) {
+    let (status, body) = match answer {
+        Answer::Reply(reply) => (wire::REPLY, reply),
+        Answer::Refused(status) => (wire::REFUSED, Refusal::encode_status(&status)),
+        Answer::NotMine(route) => (wire::NOT_MINE, NotMine::new(route).encode_to_vec().into()),
+    };
+    match budget::cover(unread, body) {
+        Ok(body) => (status, body),
+        Err(status) => (wire::REFUSED, Refusal::encode_status(&status)),
+    }
+}
+
 /// With its causes: hyper's own text names none.
 pub(super) fn told(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
@@ -299,4 +323,50 @@ pub(super) fn told(error: &dyn std::error::Error) -> String {
         cause = error.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::router::tests::node::{Cluster, acquaint};
+    use crate::words::Code;
+
+    #[test]
+    fn an_answer_counts_until_it_was_sent_and_one_without_room_says_that_its_command_was_run() {
+        let unread = Arc::new(Budget::new(limits::SMALL_ANSWER_BYTES));
+        let write = || {
+            let reply = Bytes::from(vec![7; limits::SMALL_ANSWER_BYTES]);
+            written(Answer::Reply(reply), &unread)
+        };
+        let (status, waits) = write();
+        assert_eq!(status, wire::REPLY);
+        let (status, body) = write();
+        let Answer::Refused(refused) = read(status, body) else { panic!("there was room") };
+        assert_eq!((refused.code, refused.http_status()), (Code::Unknown, 503));
+        assert!(refused.message.contains("the command was run"), "{refused}");
+        drop(waits);
+        assert_eq!(write().0, wire::REPLY);
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_arrives_counts_and_without_room_its_command_is_not_sent_again() {
+        let cluster = Cluster::new();
+        let (a, b) = (cluster.node(1).await, cluster.node(2).await);
+        acquaint(&[&a, &b]);
+        b.own(1);
+        a.learn(&b, 1);
+        let mut request = a.request("Read");
+        request.idempotency_key = Some("once".into());
+        // Field 2, which nobody knows, with 16 KiB: a stream of its own.
+        let mut payload = b"\n\x03ada\x12\x80\x80\x01".to_vec();
+        payload.resize(payload.len() + 16 * limits::KIB, 7);
+        request.payload = payload.into();
+        let mut others = a.peers.0.arriving.hold();
+        others.add(limits::PEER_ARRIVING_BYTES_MAX).unwrap();
+        let refused = a.router.call(request.clone()).await.unwrap_err();
+        assert_eq!((refused.code, refused.http_status()), (Code::Unknown, 503));
+        assert_eq!((a.forwards("refused"), a.forwards("broken")), (1, 0));
+        drop(others);
+        a.router.call(request).await.unwrap();
+    }
 }

@@ -26,6 +26,8 @@ pub use client::Pipe;
 pub use server::serve;
 
 use crate::router::body::Pieces;
+use crate::router::wire::Refusal;
+use crate::words::budget::{self, Budget, Kept};
 use crate::words::limits;
 
 const LENGTH_BYTES: usize = 4;
@@ -40,7 +42,7 @@ enum Kind {
     /// Nobody waits for the answer any more.
     Cancel = 2,
     Reply = 3,
-    /// A [`Refusal`](super::wire::Refusal).
+    /// A [`Refusal`].
     Refused = 4,
     /// A [`NotMine`](super::wire::NotMine).
     NotMine = 5,
@@ -168,26 +170,35 @@ impl Body for Queue {
 }
 
 /// A frame that came.
-#[derive(Debug, PartialEq, Eq)]
 struct Incoming {
     number: u64,
     kind: Kind,
     body: Bytes,
+    /// By which a large body counts.
+    kept: Option<Kept>,
 }
 
 /// Takes frames out of what arrives, however it is cut.
 struct Splitter {
     arrived: BytesMut,
     bytes_max: usize,
+    /// In which large bodies count.
+    room: Option<Arc<Budget>>,
+    /// Of the frame that is arriving.
+    kept: Option<Kept>,
+    /// What is to come of a frame for which there was no room.
+    skipped: usize,
 }
 
 impl Splitter {
-    fn new(bytes_max: usize) -> Self {
-        Self { arrived: BytesMut::new(), bytes_max }
+    fn new(bytes_max: usize, room: Option<Arc<Budget>>) -> Self {
+        Self { arrived: BytesMut::new(), bytes_max, room, kept: None, skipped: 0 }
     }
 
     fn add(&mut self, data: &[u8]) {
-        self.arrived.extend_from_slice(data);
+        let skipped = self.skipped.min(data.len());
+        self.skipped -= skipped;
+        self.arrived.extend_from_slice(&data[skipped..]);
     }
 
     /// The next whole frame. An error is final.
@@ -196,6 +207,12 @@ impl Splitter {
         let length = u32::from_be_bytes(*length) as usize;
         if !(PREFIX_BYTES..=PREFIX_BYTES + self.bytes_max).contains(&length) {
             return Err(format!("a frame has {length} bytes"));
+        }
+        if self.arrived.len() < LENGTH_BYTES + PREFIX_BYTES {
+            return Ok(None);
+        }
+        if !self.has_room(length - PREFIX_BYTES) {
+            return Ok(Some(self.skip(length)));
         }
         if self.arrived.len() < LENGTH_BYTES + length {
             self.arrived.reserve(LENGTH_BYTES + length - self.arrived.len());
@@ -216,7 +233,31 @@ impl Splitter {
             }
             false => self.arrived.split_to(length).freeze(),
         };
-        Ok(Some(Incoming { number, kind, body }))
+        Ok(Some(Incoming { number, kind, body, kept: self.kept.take() }))
+    }
+
+    /// A large body counts from when it is announced, which is when memory is taken for all of it.
+    fn has_room(&mut self, bytes: usize) -> bool {
+        let Some(room) = &self.room else { return true };
+        if bytes <= limits::PEER_SMALL_BYTES || self.kept.is_some() {
+            return true;
+        }
+        let mut kept = Kept::new(room.clone());
+        let has_room = kept.resize(bytes).is_ok();
+        self.kept = has_room.then_some(kept);
+        has_room
+    }
+
+    /// What its call is told instead of the frame.
+    fn skip(&mut self, length: usize) -> Incoming {
+        self.arrived.advance(LENGTH_BYTES);
+        let number = self.arrived.get_u64();
+        let rest = length - NUMBER_BYTES;
+        let arrived = rest.min(self.arrived.len());
+        self.arrived.advance(arrived);
+        self.skipped = rest - arrived;
+        let body = Refusal::encode_status(&budget::too_many_answers());
+        Incoming { number, kind: Kind::Refused, body, kept: None }
     }
 }
 
@@ -225,6 +266,7 @@ mod tests {
     use http_body_util::BodyExt;
 
     use super::*;
+    use crate::words::Code;
 
     async fn sent(frames: Vec<Outgoing>) -> Vec<Bytes> {
         let (sender, mut queue) = Queue::new();
@@ -243,8 +285,7 @@ mod tests {
         Outgoing { number, kind: Kind::Reply, body: Pieces::whole(body.into()) }
     }
 
-    fn split(pieces: &[u8], step: usize) -> Vec<Incoming> {
-        let mut splitter = Splitter::new(limits::PEER_ANSWER_BYTES_MAX);
+    fn split(splitter: &mut Splitter, pieces: &[u8], step: usize) -> Vec<Incoming> {
         let mut frames = Vec::new();
         for part in pieces.chunks(step) {
             splitter.add(part);
@@ -276,8 +317,31 @@ mod tests {
                 (3, Kind::Reply, large.clone()),
                 (4, Kind::Reply, Bytes::new()),
             ];
-            let expected = expected.map(|(number, kind, body)| Incoming { number, kind, body });
-            assert_eq!(split(&all, step), expected, "in steps of {step}");
+            let mut splitter = Splitter::new(limits::PEER_ANSWER_BYTES_MAX, None);
+            let frames = split(&mut splitter, &all, step).into_iter();
+            let frames: Vec<_> =
+                frames.map(|frame| (frame.number, frame.kind, frame.body)).collect();
+            assert_eq!(frames, expected, "in steps of {step}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_large_answer_counts_and_one_without_room_says_that_its_command_was_run() {
+        let large = Bytes::from(vec![7; limits::PEER_SMALL_BYTES + 1]);
+        let frames = vec![reply(1, large.clone()), reply(2, large.clone()), reply(3, "three")];
+        let all = sent(frames).await.concat();
+        for step in [1, 1_000, all.len()] {
+            let room = Some(Arc::new(Budget::new(large.len())));
+            let mut splitter = Splitter::new(limits::PEER_ANSWER_BYTES_MAX, room);
+            // What came first is let go, and there is room again.
+            for _ in 0..2 {
+                let frames = split(&mut splitter, &all, step);
+                let kinds: Vec<_> = frames.iter().map(|frame| (frame.number, frame.kind)).collect();
+                assert_eq!(kinds, [(1, Kind::Reply), (2, Kind::Refused), (3, Kind::Reply)]);
+                assert!(frames[0].body == large && frames[2].body == "three");
+                let status = Refusal::decode_status(frames[1].body.clone());
+                assert_eq!((status.code, status.http_status()), (Code::Unknown, 503));
+            }
         }
     }
 
@@ -302,11 +366,11 @@ mod tests {
             b"\0\0\0\x0012345678\x01",
             b"\0\0\0\x0912345678\x63",
         ] {
-            let mut splitter = Splitter::new(100);
+            let mut splitter = Splitter::new(100, None);
             splitter.add(bytes);
             assert!(splitter.next().is_err(), "{bytes:?}");
         }
-        let mut splitter = Splitter::new(100);
+        let mut splitter = Splitter::new(100, None);
         splitter.add(b"\0\0\0\x6e12345678\x01");
         assert!(splitter.next().is_err(), "one byte more than may be");
     }

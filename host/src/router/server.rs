@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use http::{Request, Response, StatusCode};
+use http::{Request, Response};
 use http_body_util::{Either, Full};
 use hyper::body::Incoming;
 use hyper::server::conn::http2;
@@ -26,10 +26,10 @@ use tokio_util::task::TaskTracker;
 
 use crate::cluster::Handed;
 use crate::router::body::{self, Unread};
+use crate::router::peers::written;
 use crate::router::pipe::{self, Queue};
 use crate::router::refusals::Refusals;
-use crate::router::wire::{self, NotMine, Refusal};
-use crate::router::{Answer, Peers, Router};
+use crate::router::{Answer, Peers, Router, wire};
 use crate::words::budget::{Budget, Held};
 use crate::words::telemetry::PeerLabels;
 use crate::words::{NodeId, Status, limits};
@@ -55,6 +55,7 @@ struct Port {
     service: PeerService,
     http: http2::Builder<TokioExecutor>,
     bodies: Budget,
+    unread: Arc<Budget>,
     refusals: Refusals,
     shutdown: CancellationToken,
 }
@@ -66,6 +67,7 @@ pub async fn serve(listener: TcpListener, service: PeerService, shutdown: Cancel
         service,
         http: protocol(),
         bodies: Budget::new(limits::PEER_BODIES_BYTES_MAX),
+        unread: Arc::new(Budget::new(limits::PEER_ANSWERS_BYTES_MAX)),
         refusals: Refusals::default(),
         shutdown: shutdown.clone(),
     });
@@ -184,18 +186,8 @@ async fn answer(port: &Arc<Port>, request: Request<Incoming>) -> Reply {
     }
     // Held until the answer is ready.
     let mut held = port.bodies.hold();
-    match handle(port, request, &mut held).await {
-        Ok(Answer::Reply(reply)) => respond(wire::REPLY, reply),
-        Ok(Answer::Refused(status)) | Err(status) => {
-            respond(wire::REFUSED, Refusal::new(&status).encode_to_vec().into())
-        }
-        Ok(Answer::NotMine(route)) => {
-            respond(wire::NOT_MINE, NotMine::new(route).encode_to_vec().into())
-        }
-    }
-}
-
-fn respond(status: StatusCode, body: Bytes) -> Reply {
+    let answer = handle(port, request, &mut held).await.unwrap_or_else(Answer::Refused);
+    let (status, body) = written(answer, &port.unread);
     let mut response = Response::new(Either::Left(Full::new(body)));
     *response.status_mut() = status;
     response
@@ -204,7 +196,8 @@ fn respond(status: StatusCode, body: Bytes) -> Reply {
 /// Answers the calls that come in one stream.
 fn share(port: &Arc<Port>, calls: Incoming) -> Reply {
     let served = port.clone();
-    let answers = pipe::serve(calls, port.shutdown.clone(), move |body| {
+    let unread = port.unread.clone();
+    let answers = pipe::serve(calls, port.shutdown.clone(), unread, move |body| {
         let port = served.clone();
         async move {
             let mut held = port.bodies.hold();

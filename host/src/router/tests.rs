@@ -1,6 +1,6 @@
 //! Routers with real peers over loopback.
 
 mod callers;
-mod node;
+pub mod node;
 mod peers;
 mod routing;

@@ -329,6 +329,10 @@ impl Refusal {
         }
     }
 
+    pub fn encode_status(status: &Status) -> Bytes {
+        Self::new(status).encode_to_vec().into()
+    }
+
     pub fn decode_status(body: Bytes) -> Status {
         Self::decode(body).map_or_else(|error| malformed(&error), Self::status)
     }

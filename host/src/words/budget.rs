@@ -129,13 +129,17 @@ pub fn cover(budget: &Arc<Budget>, bytes: Bytes) -> Result<Bytes, Status> {
     if before.saturating_add(counted.bytes.len()) <= budget.bytes_max {
         return Ok(Bytes::from_owner(counted));
     }
-    // Not RESOURCE_EXHAUSTED, which promises that nothing was stored.
-    Err(Status::new(
+    Err(too_many_answers())
+}
+
+/// Not RESOURCE_EXHAUSTED, which promises that nothing was stored.
+pub fn too_many_answers() -> Status {
+    Status::new(
         Code::Unknown,
-        "too many answers wait for clients to read them; the command was run, so retry it only with \
-         its idempotency key",
+        "too many answers wait to be read; the command was run, so retry it only with its idempotency \
+         key",
     )
-    .with_http(503))
+    .with_http(503)
 }
 
 #[cfg(test)]

@@ -517,6 +517,11 @@ pub const PEER_REQUEST_BYTES_MAX: usize = BODY_BYTES_MAX + PEER_HEAD_BYTES_MAX;
 pub const PEER_ANSWER_BYTES_MAX: usize = 16 * MIB;
 /// Of requests of all peers that are arriving or not answered yet.
 pub const PEER_BODIES_BYTES_MAX: usize = 256 * MIB;
+/// Of answers that peers have not read yet; those below [`SMALL_ANSWER_BYTES`] do not count.
+pub const PEER_ANSWERS_BYTES_MAX: usize = 256 * MIB;
+/// Of answers of all peers that are arriving. In the stream that calls share, those up to
+/// [`PEER_SMALL_BYTES`] do not count.
+pub const PEER_ARRIVING_BYTES_MAX: usize = 256 * MIB;
 pub const PEER_DRAIN_MAX: Duration = Duration::from_secs(1);
 /// Refused handshakes are logged once in so long for each address, for so many addresses.
 pub const PEER_REFUSAL_LOGGED_EVERY: Duration = Duration::from_secs(60);

@@ -12,6 +12,7 @@ use crate::router::body::{Pieces, Taken};
 use crate::router::peers::{self, CallFailed};
 use crate::router::pipe::{Frames, Incoming, Kind, Outgoing, Queue, Splitter};
 use crate::router::{Answer, wire};
+use crate::words::budget::{Budget, Kept};
 use crate::words::limits;
 
 /// Cheap to clone.
@@ -21,7 +22,8 @@ pub struct Pipe(Arc<Mutex<State>>);
 struct State {
     /// None: nothing can be sent any more.
     queue: Option<Frames>,
-    waiting: HashMap<u64, oneshot::Sender<Answer>>,
+    /// A large answer counts until its call has it.
+    waiting: HashMap<u64, oneshot::Sender<(Answer, Option<Kept>)>>,
     last: u64,
 }
 
@@ -78,7 +80,7 @@ impl Pipe {
         let answer = answered.await;
         waiting.is_over = true;
         Ok(match answer {
-            Ok(answer) => Ok(answer),
+            Ok((answer, _kept)) => Ok(answer),
             Err(_) if waiting.taken.withdraw() => {
                 Err(CallFailed::NotSent("the connection broke before".into()))
             }
@@ -87,8 +89,8 @@ impl Pipe {
     }
 
     /// Reads answers until the other side sends no more. Then nobody waits any more.
-    pub async fn read(self, mut arriving: Arriving) {
-        let mut splitter = Splitter::new(limits::PEER_ANSWER_BYTES_MAX);
+    pub async fn read(self, mut arriving: Arriving, room: Arc<Budget>) {
+        let mut splitter = Splitter::new(limits::PEER_ANSWER_BYTES_MAX, Some(room));
         while let Some(Ok(piece)) = arriving.frame().await {
             let Some(data) = piece.data_ref() else { continue };
             splitter.add(data);
@@ -110,7 +112,7 @@ impl Pipe {
     fn take(&self, splitter: &mut Splitter) -> Result<(), String> {
         // One lock for all that came together.
         let mut state = self.0.lock();
-        while let Some(Incoming { number, kind, body }) = splitter.next()? {
+        while let Some(Incoming { number, kind, body, kept }) = splitter.next()? {
             let answer = match kind {
                 Kind::Reply => peers::read(wire::REPLY, body),
                 Kind::Refused => peers::read(wire::REFUSED, body),
@@ -123,7 +125,7 @@ impl Pipe {
                 Kind::Call | Kind::Cancel => return Err(format!("a {kind:?} is no answer")),
             };
             if let Some(waiting) = state.waiting.remove(&number) {
-                let _ = waiting.send(answer);
+                let _ = waiting.send((answer, kept));
             }
         }
         Ok(())

@@ -8,30 +8,30 @@ use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::Incoming as Arriving;
 use parking_lot::Mutex;
-use prost::Message as _;
 use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::router::Answer;
 use crate::router::body::Pieces;
+use crate::router::peers::written;
 use crate::router::pipe::{Frames, Incoming, Kind, Outgoing, Queue, Splitter};
-use crate::router::wire::{NotMine, Refusal};
+use crate::router::{Answer, wire};
+use crate::words::budget::Budget;
 use crate::words::{Status, limits};
 
 /// Calls that are not answered yet. If the connection breaks, they end.
 struct Calls {
     running: Mutex<HashMap<u64, AbortHandle>>,
     answers: Frames,
+    unread: Arc<Budget>,
 }
 
 impl Calls {
     fn answer(&self, number: u64, answer: Answer) {
-        let (kind, body) = match answer {
-            Answer::Reply(reply) => (Kind::Reply, reply),
-            Answer::Refused(status) => {
-                (Kind::Refused, Refusal::new(&status).encode_to_vec().into())
-            }
-            Answer::NotMine(route) => (Kind::NotMine, NotMine::new(route).encode_to_vec().into()),
+        let (status, body) = written(answer, &self.unread);
+        let kind = match status {
+            wire::REPLY => Kind::Reply,
+            wire::NOT_MINE => Kind::NotMine,
+            _ => Kind::Refused,
         };
         self.answers.send(Outgoing { number, kind, body: Pieces::whole(body) });
     }
@@ -55,17 +55,18 @@ impl Drop for Running {
 }
 
 /// Answers each call that arrives by `run`, until the other side sends no more or `shutdown` is cancelled and
-/// what was sent before is answered. Returns the answers, as a body.
+/// what was sent before is answered. Returns the answers, as a body; they count as `unread` until they were sent.
 pub fn serve<F>(
     arriving: Arriving,
     shutdown: CancellationToken,
+    unread: Arc<Budget>,
     run: impl Fn(Bytes) -> F + Send + 'static,
 ) -> Queue
 where
     F: Future<Output = Answer> + Send + 'static,
 {
     let (answers, queue) = Queue::new();
-    let calls = Arc::new(Calls { running: Mutex::default(), answers });
+    let calls = Arc::new(Calls { running: Mutex::default(), answers, unread });
     tokio::spawn(async move {
         if let Err(reason) = read(&calls, arriving, shutdown, run).await {
             tracing::debug!(reason, "a peer's calls ended");
@@ -85,7 +86,7 @@ where
     F: Future<Output = Answer> + Send + 'static,
 {
     let largest = limits::PEER_SMALL_BYTES + limits::PEER_HEAD_BYTES_MAX;
-    let mut splitter = Splitter::new(largest);
+    let mut splitter = Splitter::new(largest, None);
     let mut is_told = false;
     loop {
         let piece = tokio::select! {
@@ -108,7 +109,7 @@ where
 
 fn take<F>(
     calls: &Arc<Calls>,
-    Incoming { number, kind, body }: Incoming,
+    Incoming { number, kind, body, .. }: Incoming,
     run: &impl Fn(Bytes) -> F,
 ) -> Result<(), String>
 where
@@ -149,13 +150,18 @@ mod tests {
     use super::*;
 
     fn call(number: usize) -> Incoming {
-        Incoming { number: number as u64, kind: Kind::Call, body: Bytes::new() }
+        Incoming { number: number as u64, kind: Kind::Call, body: Bytes::new(), kept: None }
+    }
+
+    fn calls(unread_max: usize) -> (Arc<Calls>, Queue) {
+        let (answers, queue) = Queue::new();
+        let unread = Arc::new(Budget::new(unread_max));
+        (Arc::new(Calls { running: Mutex::default(), answers, unread }), queue)
     }
 
     #[tokio::test]
     async fn answers_that_wait_for_the_network_count_as_calls() {
-        let (answers, mut queue) = Queue::new();
-        let calls = Arc::new(Calls { running: Mutex::default(), answers });
+        let (calls, mut queue) = calls(0);
         let run = |body| std::future::ready(Answer::Reply(body));
         for number in 0..limits::PEER_CALLS_MAX {
             take(&calls, call(number), &run).unwrap();
@@ -169,5 +175,17 @@ mod tests {
             answered.push((frame.number, frame.kind));
         }
         assert_eq!(answered.last(), Some(&(limits::PEER_CALLS_MAX as u64, Kind::Refused)));
+    }
+
+    #[test]
+    fn large_answers_that_wait_for_the_network_share_their_room() {
+        let (calls, mut queue) = calls(limits::SMALL_ANSWER_BYTES);
+        for number in 0..2 {
+            let reply = Bytes::from(vec![7; limits::SMALL_ANSWER_BYTES]);
+            calls.answer(number, Answer::Reply(reply));
+        }
+        for kind in [Kind::Reply, Kind::Refused] {
+            assert_eq!(queue.frames.try_recv().unwrap().kind, kind);
+        }
     }
 }
