@@ -1,7 +1,7 @@
 //! Timers: commands that the host sends.
 
 use serde_json::{Value, json};
-use stead::journal::{Fence, Store, Timer, TimerChange, Write};
+use stead::journal::{Chore, Fence, Store, Task, Timer, TimerChange, Write};
 use stead::words::{Address, Seq, clock};
 
 use crate::house::{EVERY_KIND, House, MODEL, becomes};
@@ -90,16 +90,17 @@ async fn a_handler_may_set_its_own_timer_again() {
     assert!(rows[0].timer.due_ms > clock::unix_ms() + 3_000_000, "{rows:?}");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn late_timers_fire_at_start() {
-    let before = House::member(&[EVERY_KIND]).await;
+const LATE: [u8; 16] = [7; 16];
+
+/// Leaves a timer `t` that has been due for long.
+async fn leave_late(before: &House, every_ms: Option<u64>) {
     let body = json!({"id": "m", "actions": [emit("late")]});
     let timer = Timer {
         due_ms: 1,
-        every_ms: None,
+        every_ms,
         method: "Wake".into(),
         payload: before.request(MODEL, "Wake", body).payload,
-        token: [7; 16],
+        token: LATE,
     };
     let shard = House::again(&before.store).await.journal.holdings().shard_of(&model("m"));
     let write = Write {
@@ -107,9 +108,31 @@ async fn late_timers_fire_at_start() {
         ..Write::new(model("m"), Fence { shard, ..Fence::default() }, Seq::ZERO, 1)
     };
     before.store.commit(&[write], &[]).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn late_timers_fire_at_start() {
+    let before = House::member(&[EVERY_KIND]).await;
+    leave_late(&before, None).await;
     let house = House::again(&before.store).await;
     becomes("it fires", async || house.stored_events(&model("m")).await == 1).await;
     becomes("it is gone", async || timers(&house, "m").await.is_empty()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_try_that_was_given_up_too_early_does_not_touch_the_repetition() {
+    let before = House::member(&[EVERY_KIND]).await;
+    leave_late(&before, Some(3_600_000)).await;
+    let house = House::again(&before.store).await;
+    becomes("it fires", async || house.stored_events(&model("m")).await == 1).await;
+    let rows = house.entities.timers_of(&model("m"), 10).await.unwrap();
+    assert_eq!(rows.len(), 1);
+    assert_ne!(rows[0].timer.token, LATE);
+    let (address, name, error) = (model("m"), String::from("t"), String::from("too late"));
+    let task = Task::TimerLater { address, name, token: LATE, due_ms: 1, tries: 1, error };
+    let fence = Fence { shard: rows[0].shard, ..Fence::default() };
+    house.journal.chore(Chore { fence, task }).wait().await.unwrap();
+    assert_eq!(house.entities.timers_of(&model("m"), 10).await.unwrap(), rows);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -176,6 +176,8 @@ pub(super) fn changes(
     {
         let again = row.timer.every_ms.map(|every| Timer {
             due_ms: kind::timer::again(row.timer.due_ms, every, now_ms),
+            // Whoever still has to do with the one that fired does not take this one for it.
+            token: token(),
             ..row.timer.clone()
         });
         changes.push(TimerChange { name: row.name.clone(), set: again });

@@ -43,8 +43,10 @@ pub enum Evidence<'a> {
     Event(&'a Address, Seq),
     Receipt(&'a Address, &'a Receipt),
     Effect(EffectId),
-    /// A timer with this token, or none of this name.
-    Timer(&'a Address, &'a TimerChange),
+    /// The timer of this name with this token.
+    Timer(&'a Address, &'a str, &'a [u8; 16]),
+    /// A timer that is gone may never have been there.
+    Cancelled,
     /// Chores leave nothing that would tell them from others.
     Chores,
     /// The batch leaves nothing that anyone could miss.
@@ -62,20 +64,30 @@ impl<'a> Evidence<'a> {
             Evidence::Receipt(address, receipt)
         } else if let Some(effect) = write.effects.first() {
             Evidence::Effect(effect.id)
-        } else if let Some(change) = write.timers.last() {
-            Evidence::Timer(address, change)
+        } else if !write.timers.is_empty() {
+            // Unless one of them is set: what becomes of each timer, only the whole batch tells.
+            Evidence::Cancelled
         } else {
             Evidence::Nothing
+        }
+    }
+
+    /// Of what a batch makes of a timer in the end.
+    fn of_timer(write: &'a Write, change: &'a TimerChange) -> Self {
+        match &change.set {
+            Some(timer) => Evidence::Timer(&write.address, &change.name, &timer.token),
+            None => Evidence::Cancelled,
         }
     }
 
     /// The better one wins, and of two alike the later.
     fn rank(&self) -> u32 {
         match self {
-            Evidence::Event(..) => 5,
-            Evidence::Receipt(..) => 4,
-            Evidence::Effect(_) => 3,
-            Evidence::Timer(..) => 2,
+            Evidence::Event(..) => 6,
+            Evidence::Receipt(..) => 5,
+            Evidence::Effect(_) => 4,
+            Evidence::Timer(..) => 3,
+            Evidence::Cancelled => 2,
             Evidence::Chores => 1,
             Evidence::Nothing => 0,
         }
@@ -150,8 +162,12 @@ impl<'a> Draft<'a> {
             for chore in chores {
                 draft.want(&mut wants, chore.fence, Evidence::Chores);
             }
-            draft.changes = Changes::of(batch, chores)?;
-            draft.aside = Some(Aside::of(&draft.changes));
+            let changes = Changes::of(batch, chores)?;
+            for &(write, change) in &changes.timers {
+                draft.want(&mut wants, write.fence, Evidence::of_timer(write, change));
+            }
+            draft.aside = Some(Aside::of(&changes));
+            draft.changes = changes;
         }
         Ok(draft)
     }

@@ -107,8 +107,9 @@ impl Inner {
         reason: &str,
     ) -> Result<Vec<Fence>, StoreError> {
         let is_stored = findings.evidence.contains(&Some(true));
-        // Chores alone leave it open; they are fenced out by now, so that they cannot come after later ones.
-        let is_open = draft.wants.iter().any(|want| want.evidence == Evidence::Chores);
+        // What leaves no trace alone leaves it open; it is fenced out by now, so that it cannot come after
+        // what is written later.
+        let is_open = draft.wants.iter().any(|want| leaves_no_trace(&want.evidence));
         for want in &draft.wants {
             if !findings.stepped.contains(&want.fence) {
                 self.holdings.lose(want.fence.shard, want.fence.epoch);
@@ -122,7 +123,7 @@ impl Inner {
         let wants = draft.wants.iter().zip(&findings.evidence);
         let fenced = wants.filter(|(want, evidence)| match want.evidence {
             // If the shard was still owned before its epoch was stepped, it was when the others were stored.
-            Evidence::Chores => !findings.stepped.contains(&want.fence),
+            Evidence::Cancelled | Evidence::Chores => !findings.stepped.contains(&want.fence),
             _ => **evidence == Some(false),
         });
         self.stored(draft, fenced.map(|(want, _)| want.fence).collect())
@@ -177,6 +178,10 @@ impl Inner {
     }
 }
 
+fn leaves_no_trace(evidence: &Evidence<'_>) -> bool {
+    matches!(evidence, Evidence::Cancelled | Evidence::Chores)
+}
+
 /// Whether an evidence is there, if there can be any.
 pub async fn find(
     connection: &mut PgConnection,
@@ -208,17 +213,16 @@ pub async fn find(
         )
         .bind(fence.shard.0 as i32)
         .bind(id.0.to_vec()),
-        Evidence::Timer(address, change) => sqlx::query_scalar(
-            "SELECT CASE WHEN $5 THEN coalesce(token = $6, FALSE) ELSE token IS NULL END FROM (SELECT (SELECT token \
-             FROM timer WHERE shard_id = $1 AND journal = $2 AND id = $3 AND name = $4) AS token) t",
+        Evidence::Timer(address, name, token) => sqlx::query_scalar(
+            "SELECT EXISTS (SELECT 1 FROM timer WHERE shard_id = $1 AND journal = $2 AND id = $3 \
+             AND name = $4 AND token = $5)",
         )
         .bind(fence.shard.0 as i32)
         .bind(address.journal.as_str().as_bytes())
         .bind(address.id.as_str().as_bytes())
-        .bind(change.name.as_bytes())
-        .bind(change.set.is_some())
-        .bind(change.set.as_ref().map_or(Vec::new(), |timer| timer.token.to_vec())),
-        Evidence::Chores | Evidence::Nothing => return Ok(None),
+        .bind(name.as_bytes())
+        .bind(&token[..]),
+        Evidence::Cancelled | Evidence::Chores | Evidence::Nothing => return Ok(None),
     };
     query.fetch_one(connection).await.map(Some)
 }

@@ -2,6 +2,7 @@
 //! kill them.
 
 mod functions;
+mod lost;
 
 use sqlx::Executor;
 

@@ -20,7 +20,7 @@ pub struct Timer {
     pub every_ms: Option<u64>,
     pub method: String,
     pub payload: Bytes,
-    /// Random, and new with each setting: tells a timer from a later one of the same name.
+    /// Random, and new with each setting and repetition: tells a timer from a later one of the same name.
     pub token: [u8; 16],
 }
 

@@ -9,11 +9,11 @@ use crate::journal::store::{
     Chore, Consumed, EffectId, NewEffect, Partition, Receipt, StoredCall, Task, Timer, TimerChange,
 };
 
-fn effect(n: u64) -> NewEffect {
+pub(super) fn effect(n: u64) -> NewEffect {
     NewEffect { id: EffectId::new(n, n), call: StoredCall::default() }
 }
 
-fn timer(name: &str, token: u8) -> TimerChange {
+pub(super) fn timer(name: &str, token: u8) -> TimerChange {
     let set = Timer {
         due_ms: 1,
         every_ms: None,
@@ -24,10 +24,19 @@ fn timer(name: &str, token: u8) -> TimerChange {
     TimerChange { name: name.into(), set: Some(set) }
 }
 
-fn step(fence: Fence, expected_off: u64, off: u64) -> Chore {
+pub(super) fn cancel(name: &str) -> TimerChange {
+    TimerChange { name: name.into(), set: None }
+}
+
+pub(super) fn step(fence: Fence, expected_off: u64, off: u64) -> Chore {
     let (group, partition) = (String::from("g"), Partition(fence.shard.0));
     let step = Consumed { group, partition, expected_off, off, ..Consumed::default() };
     Chore { fence, task: Task::Consumed(step) }
+}
+
+/// Of the first shard.
+fn evidence<'a>(writes: &'a [Write], chores: &'a [Chore]) -> Evidence<'a> {
+    Draft::of(writes, chores, false).unwrap().wants[0].evidence.clone()
 }
 
 #[tokio::test]
@@ -113,7 +122,6 @@ async fn the_evidence_of_a_batch_is_there_if_it_was_stored() {
         reply: Bytes::new(),
         expires_at_ms: u64::MAX >> 1,
     };
-    let cancel = |name: &str| TimerChange { name: name.into(), set: None };
     let plain = conformance::write("a", 0, 0);
     let before = Write { timers: vec![timer("old", 8)], ..conformance::write("a", 0, 0) };
     opened.store.commit(&[before], &[]).await.unwrap();
@@ -122,8 +130,7 @@ async fn the_evidence_of_a_batch_is_there_if_it_was_stored() {
         Write { receipt: Some(receipt("k")), ..plain.clone() },
         Write { effects: vec![effect(7)], ..plain.clone() },
         Write { timers: vec![timer("new", 3)], ..plain.clone() },
-        Write { timers: vec![timer("old", 4)], ..plain.clone() },
-        Write { timers: vec![cancel("old")], ..plain.clone() },
+        Write { timers: vec![timer("old", 4), cancel("none")], ..plain.clone() },
     ] {
         let batch = [write];
         let draft = Draft::of(&batch, &[], false).unwrap();
@@ -138,11 +145,20 @@ async fn the_evidence_of_a_batch_is_there_if_it_was_stored() {
     let fence = plain.fence;
     let chores = [step(fence, 0, 1)];
     let batch = [plain.clone(), Write { effects: vec![effect(8)], ..plain }];
-    let evidence =
-        |writes, chores| Draft::of(writes, chores, false).unwrap().wants[0].evidence.clone();
     assert_eq!(evidence(&batch[..1], &[]), Evidence::Nothing);
     assert_eq!(evidence(&batch[..1], &chores), Evidence::Chores);
     assert_eq!(evidence(&batch, &chores), Evidence::Effect(effect(8).id));
+}
+
+#[test]
+fn only_a_timer_that_is_still_set_after_the_batch_is_evidence() {
+    let timed = |timers| Write { timers, ..conformance::write("a", 0, 0) };
+    let set = timed(vec![timer("x", 1), timer("y", 2), cancel("z")]);
+    let batch = [set, timed(vec![cancel("y")])];
+    let x = Evidence::Timer(&batch[0].address, "x", &[1; 16]);
+    assert_eq!(evidence(&batch, &[]), x);
+    let chores = [step(batch[1].fence, 0, 1)];
+    assert_eq!(evidence(&batch[1..], &chores), Evidence::Cancelled);
 }
 
 #[test]
