@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use stead::entity::{CallError, Consistency, Request};
-use stead::journal::Holdings;
 use stead::journal::memory::Hold;
+use stead::journal::{Fence, Holdings, StoreError};
 use stead::words::{Code, Epoch, Shard, Status, clock};
 use tokio::task::JoinHandle;
 
@@ -132,6 +132,24 @@ async fn a_fenced_write_is_not_stored_and_its_command_may_be_routed_again() {
     assert!(lost.has_changed().unwrap());
     assert_eq!(holdings(&house).epoch(shard(&house)), None);
     assert_eq!(house.stored_events(&cart(ADA)).await, 1);
+    // With the shard back, the state is that of the journal, not of the lost instance.
+    holdings(&house).grant(shard(&house), Epoch(2));
+    assert_eq!(house.cart(ADA).await.unwrap(), ["kettle x 1"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_write_that_may_be_stored_is_said_to_be_unknown_and_not_routed_again() {
+    let house = owner().await;
+    house.add(ADA, "kettle").await.unwrap();
+    let unknown = vec![Fence { shard: shard(&house), epoch: Epoch(1) }];
+    let (fenced, reason) = (Vec::new(), "it was lost".into());
+    house.store.fail_next(StoreError::Unsettled { fenced, unknown, reason });
+    let Err(CallError::Status(status)) = call(&house, house.adding(ADA, "cup")).await else {
+        panic!("it is not told")
+    };
+    assert_eq!(status.code, Code::Unknown);
+    assert!(status.message.contains("retry it only with its idempotency key"), "{status}");
+    assert_eq!(holdings(&house).epoch(shard(&house)), None);
     // With the shard back, the state is that of the journal, not of the lost instance.
     holdings(&house).grant(shard(&house), Epoch(2));
     assert_eq!(house.cart(ADA).await.unwrap(), ["kettle x 1"]);

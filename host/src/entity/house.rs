@@ -623,8 +623,8 @@ fn append_error(error: &AppendError) -> CallError {
         ),
         AppendError::Unknown { .. } => Status::new(
             Code::Unknown,
-            "the journal failed in the middle of a commit; the command may have been stored, so \
-             retry it only with its idempotency key",
+            "nobody can tell whether a write that this answer depends on was stored; the command \
+             may have taken effect, so retry it only with its idempotency key",
         ),
         AppendError::Stopped { .. } => {
             Status::unavailable("the journal has stopped; nothing was stored, and a retry is safe")

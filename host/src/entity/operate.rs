@@ -90,7 +90,7 @@ impl Entities {
             Ok(()) => Ok(()),
             Err(AppendError::Fenced) => Err(CallError::NotHere),
             Err(error) => {
-                let reason = format!("the store did not take the change: {error}; try again");
+                let reason = format!("the store did not confirm the change: {error}; try again");
                 Err(Status::unavailable(reason).into())
             }
         }

@@ -162,7 +162,7 @@ impl Journal {
 
     /// Queues a chore, like a write: chores of one shard are stored in the order of their calls. One whose
     /// [`Consumed`](crate::journal::Consumed) expects another place fails with [`AppendError::Conflict`]. After
-    /// [`AppendError::Unavailable`], too, it may be stored, but never later than whatever comes then.
+    /// [`AppendError::Unknown`] it may be stored, but never later than whatever comes then.
     pub fn chore(&self, chore: Chore) -> Commit {
         self.queue(|promise| Job::Chore(chore, promise))
     }
@@ -314,12 +314,7 @@ impl Committer {
             let result = self.store(&batch).await;
             let seconds = start.elapsed().as_secs_f64();
             let Err(error) = result.map(|fenced| batch.fence_out(&fenced, &self.holdings)) else {
-                tracing::debug!(rows = batch.rows, bytes = batch.bytes, seconds, "committed");
-                self.metrics.commit_rows.observe(batch.rows as f64);
-                self.metrics.commit_bytes.inc_by(batch.bytes as u64);
-                self.metrics.commit_seconds.observe(seconds);
-                self.news.tell(&batch.writes);
-                batch.complete(Ok(()));
+                self.committed(batch, seconds);
                 return Ok(());
             };
             self.metrics.commit_failures.inc();
@@ -352,6 +347,14 @@ impl Committer {
                     batch.complete(Err(AppendError::Unavailable));
                     return Ok(());
                 }
+                StoreError::Unsettled { fenced, unknown, reason } => {
+                    let shards = unknown.len();
+                    tracing::warn!(%reason, shards, "nobody can tell whether a commit was carried out");
+                    batch.fence_out(&fenced, &self.holdings);
+                    batch.leave_open(&unknown, &reason, &self.holdings);
+                    self.committed(batch, seconds);
+                    return Ok(());
+                }
                 StoreError::Poisoned { reason } => {
                     batch.complete(Err(AppendError::Unknown { reason: reason.clone() }));
                     return Err(reason);
@@ -359,6 +362,15 @@ impl Committer {
             }
         }
         Ok(())
+    }
+
+    fn committed(&self, batch: Batch, seconds: f64) {
+        tracing::debug!(rows = batch.rows, bytes = batch.bytes, seconds, "committed");
+        self.metrics.commit_rows.observe(batch.rows as f64);
+        self.metrics.commit_bytes.inc_by(batch.bytes as u64);
+        self.metrics.commit_seconds.observe(seconds);
+        self.news.tell(&batch.writes);
+        batch.complete(Ok(()));
     }
 
     /// Has a batch stored. If a cluster's database takes too long over it, nothing may queue behind it.

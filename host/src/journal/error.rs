@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::journal::store::Partition;
+use crate::journal::store::{Fence, Partition};
 use crate::words::{Address, Seq};
 
 /// Why a store could not be opened. Nothing was changed.
@@ -56,6 +56,10 @@ pub enum StoreError {
     /// Terminal until the store is opened again. The batch in which it arose may or may not be stored.
     #[error("the journal stopped after a failed commit: {reason}")]
     Poisoned { reason: Arc<str> },
+    /// Terminal for what the batch has for the shards in `unknown`: it may or may not be stored, and nobody can
+    /// tell any more. Nothing was stored for those in `fenced`, and everything for the others; the store goes on.
+    #[error("nobody can tell any more whether a commit was carried out: {reason}")]
+    Unsettled { fenced: Vec<Fence>, unknown: Vec<Fence>, reason: Arc<str> },
     /// Transient: the disk is full. Nothing of the batch was stored; the store goes on.
     #[error("no space left for the journal: {reason}")]
     Full { reason: Arc<str> },
@@ -88,8 +92,8 @@ pub enum AppendError {
     /// Not stored: the database cannot be reached. A retry is safe.
     #[error("the journal's database is not available")]
     Unavailable,
-    /// It may or may not be stored. The node must be restarted.
-    #[error("the journal stopped after a failed commit: {reason}")]
+    /// It may or may not be stored. The instance must be dropped; a retry is safe only with an idempotency key.
+    #[error("it may or may not be stored: {reason}")]
     Unknown { reason: Arc<str> },
     /// Not stored: the journal had stopped before. A retry on a restarted node is safe.
     #[error("the journal has stopped: {reason}")]

@@ -50,10 +50,10 @@ pub use write::{Fence, Receipt, Write};
 ///   bound is reached) MUST fail the whole batch with [`StoreError::Refused`], which names it.
 /// - `commit` MUST return [`StoreError::Conflict`], [`StoreError::Moved`], [`StoreError::Refused`],
 ///   [`StoreError::Full`], [`StoreError::Read`], [`StoreError::Corrupt`] or [`StoreError::Unavailable`] only if it
-///   is certain that none of the batch's writes was stored, and that nothing of the batch will be later. Of its
-///   chores, after [`StoreError::Unavailable`], any may be stored all the same. The store goes on.
+///   is certain that nothing of the batch was stored, nor will be later. The store goes on.
 /// - If the outcome is unknown, `commit` MUST return [`StoreError::Poisoned`], and MUST refuse every later
-///   commit with it until the store is opened again.
+///   commit with it until the store is opened again. A store of a cluster returns [`StoreError::Unsettled`]
+///   instead, as soon as it is certain that nothing of the batch will be stored later, and goes on.
 /// - A read that starts after `commit` returned MUST see the batch. Reads MUST NOT wait for commits.
 /// - An event MUST be returned exactly as written, with its number, unless it was forgotten.
 /// - The feed of a partition MUST show events in the order of their commits, those of an entity in the order of

@@ -3,7 +3,7 @@
 use crate::journal::StoreError;
 use crate::registry::DeployError;
 use crate::wasm::{Failure, Refusal};
-use crate::words::Status;
+use crate::words::{Code, Status};
 
 pub fn from_deploy(error: DeployError) -> Status {
     let text = error.to_string();
@@ -33,6 +33,7 @@ pub fn from_store(error: StoreError) -> Status {
         StoreError::Poisoned { .. } | StoreError::Unavailable { .. } | StoreError::Read { .. } => {
             Status::unavailable(text)
         }
+        StoreError::Unsettled { .. } => Status::new(Code::Unknown, text),
         StoreError::Corrupt { .. } => Status::data_loss(text),
     }
 }
@@ -50,7 +51,7 @@ pub fn to_tonic(status: Status) -> tonic::Status {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::words::{Code, Digest, JournalName, Revision};
+    use crate::words::{Digest, JournalName, Revision};
 
     #[test]
     fn tells_bad_modules_from_forbidden_deployments_and_missing_things() {

@@ -90,14 +90,23 @@ impl Batch {
 
     /// Fails what the store has fenced, and tells the holdings.
     pub fn fence_out(&mut self, fenced: &[Fence], holdings: &Holdings) {
-        if fenced.is_empty() {
+        self.lose(fenced, &AppendError::Fenced, holdings);
+    }
+
+    /// Fails what may or may not be stored, and tells the holdings: nothing goes on from there.
+    pub fn leave_open(&mut self, unknown: &[Fence], reason: &Arc<str>, holdings: &Holdings) {
+        self.lose(unknown, &AppendError::Unknown { reason: reason.clone() }, holdings);
+    }
+
+    fn lose(&mut self, fences: &[Fence], error: &AppendError, holdings: &Holdings) {
+        if fences.is_empty() {
             return;
         }
         // Before anybody hears of it.
-        for fence in fenced {
+        for fence in fences {
             holdings.lose(fence.shard, fence.epoch);
         }
-        let error = |fence: &Fence| fenced.contains(fence).then_some(AppendError::Fenced);
+        let error = |fence: &Fence| fences.contains(fence).then(|| error.clone());
         let batch = std::mem::take(self);
         // The others are stored by now.
         *self = batch.failing(|write| error(&write.fence), |chore| error(&chore.fence), None);

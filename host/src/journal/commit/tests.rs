@@ -235,6 +235,29 @@ async fn a_chore_whose_fence_is_lost_fails_and_is_not_stored() {
 }
 
 #[tokio::test]
+async fn of_a_commit_that_cannot_be_looked_up_each_shard_is_told_what_is_known() {
+    let store = MemoryStore::default();
+    let holdings = Holdings::of_member(3);
+    let fence = |shard| Fence { shard: Shard(shard), epoch: Epoch(1) };
+    for shard in 0..3 {
+        holdings.grant(Shard(shard), Epoch(1));
+    }
+    let metrics = Metrics::default();
+    let journal = Journal::start(AnyStore::Memory(store.clone()), holdings.clone(), metrics);
+    let (fenced, unknown) = (vec![fence(1)], vec![fence(2)]);
+    store.fail_next(StoreError::Unsettled { fenced, unknown, reason: "it was lost".into() });
+    let commits = [0, 1, 2].map(|shard: u32| {
+        let write = write(&shard.to_string(), 0, 1);
+        journal.append(Write { fence: fence(shard), ..write })
+    });
+    assert!(matches!(commits[0].wait().await, Ok(())));
+    assert!(matches!(commits[1].wait().await, Err(AppendError::Fenced)));
+    assert!(matches!(commits[2].wait().await, Err(AppendError::Unknown { .. })));
+    assert_eq!(holdings.held(), [(Shard(0), Epoch(1))]);
+    assert!(journal.stopped().is_none());
+}
+
+#[tokio::test]
 async fn the_feed_is_announced_after_events_and_after_nothing_else() {
     let journal = journal();
     let mut fed = journal.feed_news().watch();

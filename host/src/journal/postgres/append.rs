@@ -264,7 +264,7 @@ impl Inner {
             let shards = fenced.iter().map(|fence| fence.shard).collect::<Vec<_>>();
             let check = self.halt_if_behind(&mut connection, lane, &shards);
             match timeout(STORE_COMMIT_MAX, check).await {
-                Ok(Ok(_)) => {}
+                Ok(Ok(())) => {}
                 Ok(Err(error)) => {
                     tracing::warn!(%error, "cannot tell why shards are fenced");
                     return self.stored(draft, fenced);

@@ -36,7 +36,7 @@ pub struct Want<'a> {
     pub evidence: Evidence<'a>,
 }
 
-/// A row that is there if, and only if, the batch was stored.
+/// A row that a batch leaves, and nothing else does.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Evidence<'a> {
     /// The event with this number, with the epoch of the batch.
