@@ -36,7 +36,7 @@ use crate::router::waiting::{Rooms, Waiting};
 use crate::router::wire::CallHeadRef;
 use crate::words::clock::{self, Instant};
 use crate::words::telemetry::ForwardLabels;
-use crate::words::{Address, Code, Epoch, NodeId, Shard, Status, limits};
+use crate::words::{Address, Code, Digest, Epoch, NodeId, Revision, Shard, Status, limits};
 
 pub use callers::Callers;
 pub use messenger::PeerMessenger;
@@ -211,6 +211,12 @@ impl Clustered {
         }
     }
 
+    /// What is live here, and which module of it the command is for.
+    fn serving(&self, request: &Request) -> (Revision, Option<Digest>) {
+        let live = self.registry.live();
+        (live.revision, live.module_of(request.service.name.as_str()))
+    }
+
     async fn forward(
         &self,
         owner: NodeId,
@@ -222,6 +228,7 @@ impl Clustered {
         let Some(address) = self.routes.address(owner) else { return Next::Wait };
         let started = clock::now();
         let left = request.deadline.saturating_duration_since(started);
+        let (revision, module) = self.serving(request);
         let head = CallHeadRef {
             service: request.service.name.as_str(),
             method: &request.method.name,
@@ -233,10 +240,11 @@ impl Clustered {
             metadata: &request.metadata,
             consistency: request.consistency,
             hops,
-            revision: self.registry.live().revision.0,
+            revision: revision.0,
             sender: self.routes.me(),
             trail: &request.trail,
             from_function: request.origin != Origin::Client,
+            module,
         };
         let payload = request.payload.clone();
         let answer = self.peers.call(owner, address, &head, payload, request.deadline).await;

@@ -42,6 +42,8 @@ struct State {
     aside: Aside,
     modules: BTreeMap<Digest, (ModuleRecord, Bytes)>,
     deployments: Vec<DeploymentRecord>,
+    /// How often the newest of them was read.
+    newest_read: usize,
     closed: bool,
     /// Errors for the next commits, for tests of what stands on a store.
     errors: VecDeque<StoreError>,
@@ -81,6 +83,11 @@ impl MemoryStore {
     /// node may.
     pub fn store_after_load(&self, write: Write) {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).after_loads.push_back(write);
+    }
+
+    /// How often the newest deployment was read.
+    pub fn newest_read(&self) -> usize {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).newest_read
     }
 
     /// From now on writes of this shard are fenced unless they carry this epoch.
@@ -483,6 +490,12 @@ impl Store for MemoryStore {
 
     async fn deployments(&self) -> Result<Vec<DeploymentRecord>, StoreError> {
         Ok(self.state()?.deployments.clone())
+    }
+
+    async fn newest_deployment(&self) -> Result<Option<DeploymentRecord>, StoreError> {
+        let mut state = self.state()?;
+        state.newest_read += 1;
+        Ok(state.deployments.last().cloned())
     }
 
     async fn close(&self) {

@@ -378,6 +378,10 @@ impl Store for PgStore {
         catalogue::deployments(&self.0.listers).await
     }
 
+    async fn newest_deployment(&self) -> Result<Option<DeploymentRecord>, StoreError> {
+        catalogue::newest_deployment(&self.0.listers).await
+    }
+
     async fn close(&self) {
         self.0.close().await;
     }

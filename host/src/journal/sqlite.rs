@@ -463,6 +463,10 @@ impl Store for SqliteStore {
         catalogue::deployments(&self.0).await
     }
 
+    async fn newest_deployment(&self) -> Result<Option<DeploymentRecord>, StoreError> {
+        catalogue::newest_deployment(&self.0).await
+    }
+
     async fn close(&self) {
         self.0.close().await;
     }

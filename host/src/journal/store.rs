@@ -301,6 +301,10 @@ pub trait Store: Send + Sync + 'static {
     fn deployments(&self)
     -> impl Future<Output = Result<Vec<DeploymentRecord>, StoreError>> + Send;
 
+    fn newest_deployment(
+        &self,
+    ) -> impl Future<Output = Result<Option<DeploymentRecord>, StoreError>> + Send;
+
     /// Ends background work and closes files. Later calls fail.
     fn close(&self) -> impl Future<Output = ()> + Send;
 }

@@ -10,7 +10,7 @@ use crate::cluster::members::{Hint, Member, MemberState, Members, MembersSetup};
 use crate::cluster::{Cluster, Liveness};
 use crate::node::member;
 use crate::registry::Registry;
-use crate::words::{NodeId, limits};
+use crate::words::{NodeId, Revision, limits};
 
 /// What gossip says of each node.
 type LivenessOf = Arc<HashMap<NodeId, Liveness>>;
@@ -129,10 +129,8 @@ async fn tell_revisions(members: Members, registry: Registry) {
 async fn hear_revisions(mut hints: watch::Receiver<Option<Hint>>, registry: Registry) {
     while hints.changed().await.is_ok() {
         let hint = *hints.borrow_and_update();
-        if let Some(Hint::Revision(revision)) = hint
-            && revision > registry.live().revision.0
-        {
-            member::follow(&registry).await;
+        if let Some(Hint::Revision(revision)) = hint {
+            member::follow(&registry, Revision(revision)).await;
         }
     }
 }

@@ -22,11 +22,11 @@ use crate::journal::postgres::{self, ClusterRecord, PgStore};
 use crate::journal::{AnyStore, Holdings, Journal};
 use crate::node::gossip::{Feeds, Gossip};
 use crate::node::ports::PeerPort;
-use crate::registry::{Live, Registry};
+use crate::registry::{DeployError, Live, Registry};
 use crate::router::{self, PeerMessenger, PeerService, Peers, Router, tls};
 use crate::words::config::{ClusterConfig, Secret};
 use crate::words::telemetry::Metrics;
-use crate::words::{Revision, limits};
+use crate::words::{Revision, Status, limits};
 
 /// What a member stands on before it is one: its identity, and the cluster's store.
 pub struct Ground {
@@ -164,9 +164,11 @@ impl Member {
         let registry = admin.registry.clone();
         let follow = Arc::new({
             let registry = registry.clone();
-            move || -> BoxFuture<'static, ()> {
+            move |wanted: Revision| -> BoxFuture<'static, Result<(), Status>> {
                 let registry = registry.clone();
-                Box::pin(async move { follow(&registry).await })
+                Box::pin(async move {
+                    registry.reach(wanted).await.map(drop).map_err(|error| not_followed(&error))
+                })
             }
         });
         let take = Arc::new({
@@ -291,18 +293,24 @@ async fn follow_the_store(cluster: Cluster, registry: Registry, peers: Peers) {
         if !seen.is_stale {
             peers.retain(|node| seen.nodes.iter().any(|row| row.id == node));
         }
-        let newest = seen.revision;
-        if newest > registry.live().revision {
-            follow(&registry).await;
-        }
+        follow(&registry, seen.revision).await;
         if view.changed().await.is_err() {
             return;
         }
     }
 }
 
-pub async fn follow(registry: &Registry) {
-    if let Err(error) = registry.follow().await {
+pub async fn follow(registry: &Registry, wanted: Revision) {
+    if let Err(error) = registry.reach(wanted).await {
         tracing::warn!(%error, "cannot follow the deployments of other nodes; trying again");
     }
+}
+
+/// What callers are told. Why is in the log, of the one who follows the store.
+fn not_followed(error: &DeployError) -> Status {
+    tracing::debug!(%error, "a call needs a deployment that cannot be followed");
+    Status::unavailable(
+        "the entity's node cannot load the newest deployment yet; the command was not run, and a retry \
+         is safe",
+    )
 }

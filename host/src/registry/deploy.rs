@@ -16,7 +16,7 @@ use crate::wasm::{Engine, Failure, Refusal};
 use crate::words::limits::{DEPLOYMENTS_QUEUED_MAX, MODULE_NAME_BYTES_MAX};
 use crate::words::{Digest, JournalName, Origin, Revision, clock};
 
-use deployer::{Deployer, Message};
+use deployer::{Deployer, Look, Message};
 
 /// Cheap to clone. One task decides about deployments, one after the other; it ends with the last clone.
 #[derive(Clone)]
@@ -24,6 +24,9 @@ pub struct Registry {
     live: Arc<ArcSwap<Live>>,
     revision: watch::Receiver<Revision>,
     deployer: mpsc::Sender<Message>,
+    /// How often a look for what other nodes have deployed was wished for.
+    wishes: watch::Sender<u64>,
+    looked: watch::Receiver<Look>,
     modules: Modules,
     journal: Journal,
 }
@@ -94,10 +97,11 @@ impl Registry {
     pub async fn open(engine: Engine, journal: Journal) -> Result<Self, DeployError> {
         let modules = Modules::new(engine, journal.clone());
         let deployer = Deployer::open(modules.clone(), journal.clone()).await?;
-        let (live, revision) = (deployer.live(), deployer.watch());
+        let (live, revision, looked) = (deployer.live(), deployer.watch(), deployer.looked());
         let (sender, inbox) = mpsc::channel(DEPLOYMENTS_QUEUED_MAX);
-        tokio::spawn(deployer.run(inbox));
-        Ok(Self { live, revision, deployer: sender, modules, journal })
+        let (wishes, wished) = watch::channel(0);
+        tokio::spawn(deployer.run(inbox, wished));
+        Ok(Self { live, revision, deployer: sender, wishes, looked, modules, journal })
     }
 
     pub fn live(&self) -> Arc<Live> {
@@ -159,8 +163,27 @@ impl Registry {
     }
 
     /// Makes the newest revision in the store live, if another node has deployed it. Returns the live one.
+    ///
+    /// One look at the store serves all who came before it began.
     pub async fn follow(&self) -> Result<Revision, DeployError> {
-        self.ask(|answer| Message::Follow { answer }).await
+        let mut looked = self.looked.clone();
+        let mut wish = 0;
+        self.wishes.send_modify(|wishes| {
+            *wishes += 1;
+            wish = *wishes;
+        });
+        let look = looked.wait_for(|look| look.wishes >= wish).await.map_err(|_| stopped())?;
+        look.live.clone()
+    }
+
+    /// The same, unless a revision as new as `wanted` is live. What is live afterwards is older only if the
+    /// store has lost `wanted`.
+    pub async fn reach(&self, wanted: Revision) -> Result<Revision, DeployError> {
+        let live = self.live().revision;
+        if live >= wanted {
+            return Ok(live);
+        }
+        self.follow().await
     }
 
     /// Oldest first.
@@ -172,11 +195,14 @@ impl Registry {
         &self,
         message: impl FnOnce(oneshot::Sender<Result<T, DeployError>>) -> Message,
     ) -> Result<T, DeployError> {
-        let stopped = || DeployError::Journal("deployments have stopped; restart the node".into());
         let (answer, answered) = oneshot::channel();
         self.deployer.send(message(answer)).await.map_err(|_| stopped())?;
         answered.await.unwrap_or_else(|_| Err(stopped()))
     }
+}
+
+fn stopped() -> DeployError {
+    DeployError::Journal("deployments have stopped; restart the node".into())
 }
 
 #[cfg(test)]

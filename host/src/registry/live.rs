@@ -146,6 +146,11 @@ impl Live {
         Some((service, service.methods.get(method)?))
     }
 
+    /// Which module serves a service.
+    pub fn module_of(&self, service: &str) -> Option<Digest> {
+        self.services.get(service).map(|service| service.module.digest)
+    }
+
     pub fn by_journal(&self, journal: &JournalName) -> Option<&Arc<Service>> {
         self.services.values().find(|service| service.journal == *journal)
     }

@@ -6,11 +6,12 @@ use bytes::Bytes;
 
 use crate::cluster::routes::Route;
 use crate::entity::{CallError, Origin, Request};
+use crate::registry::{Live, Registry};
 use crate::router::server::Follow;
 use crate::router::wire::{self, CallHead};
 use crate::router::{Answer, Clustered, Router};
 use crate::words::clock::{self, Instant};
-use crate::words::{Address, Epoch, Revision, Shard, Status, Trail, limits};
+use crate::words::{Address, Digest, Epoch, Revision, Shard, Status, Trail, limits};
 
 impl Router {
     /// Runs a forwarded command here, or says who the owner is. Never forwards it again.
@@ -29,8 +30,8 @@ impl Router {
         };
         let arrived = Arrived::read(call)?;
         let epoch = Epoch(arrived.head.epoch);
-        if cluster.registry.live().revision < Revision(arrived.head.revision) {
-            Box::pin(arrived.wait_for(follow)).await?;
+        if arrived.is_ahead_of(&cluster.registry.live()) {
+            Box::pin(arrived.catch_up(&cluster.registry, follow)).await?;
         }
         let request = cluster.request(*arrived)?;
         let address = self.entities.address(&request)?;
@@ -90,13 +91,35 @@ impl Arrived {
         Ok(Box::new(Self { head, payload, deadline: clock::now() + left }))
     }
 
-    /// Has the newest revision made live here.
-    async fn wait_for(&self, follow: &Follow) -> Result<(), Status> {
-        tokio::time::timeout_at(self.deadline, follow()).await.map_err(|_| {
-            Status::deadline_exceeded(
+    /// Whether the sender may have a newer module of the service. A service that has not changed does not
+    /// wait for others to be compiled.
+    fn is_ahead_of(&self, live: &Live) -> bool {
+        let is_same = |here: Digest| self.head.module.as_deref() == Some(&here.0[..]);
+        live.revision < Revision(self.head.revision)
+            && !live.module_of(&self.head.service).is_some_and(is_same)
+    }
+
+    /// Has the sender's module made live here.
+    async fn catch_up(&self, registry: &Registry, follow: &Follow) -> Result<(), Status> {
+        let caught_up = async {
+            tokio::select! {
+                // First, for it knows why nothing is going to change.
+                biased;
+                followed = follow(Revision(self.head.revision)) => followed,
+                () = self.until_level(registry) => Ok(()),
+            }
+        };
+        tokio::time::timeout_at(self.deadline, caught_up).await.unwrap_or_else(|_| {
+            Err(Status::deadline_exceeded(
                 "the deadline passed while the node followed a deployment; the command was not run",
-            )
+            ))
         })
+    }
+
+    /// Returns once the sender is not ahead any more: what it has may come before the newest revision does.
+    async fn until_level(&self, registry: &Registry) {
+        let mut revisions = registry.watch();
+        while self.is_ahead_of(&registry.live()) && revisions.changed().await.is_ok() {}
     }
 }
 

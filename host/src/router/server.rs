@@ -32,10 +32,10 @@ use crate::router::refusals::Refusals;
 use crate::router::{Answer, Peers, Router, wire};
 use crate::words::budget::{Budget, Held};
 use crate::words::telemetry::PeerLabels;
-use crate::words::{NodeId, Status, limits};
+use crate::words::{NodeId, Revision, Status, limits};
 
-/// Makes the newest revision live here, if there is one that is not yet.
-pub type Follow = Arc<dyn Fn() -> BoxFuture<'static, ()> + Send + Sync>;
+/// Makes a revision that another node has live here too, or a newer one. Less only if the store has lost it.
+pub type Follow = Arc<dyn Fn(Revision) -> BoxFuture<'static, Result<(), Status>> + Send + Sync>;
 /// Takes up shards that a node hands over. False if it cannot.
 pub type TakeHandler = Arc<dyn Fn(Vec<Handed>) -> BoxFuture<'static, bool> + Send + Sync>;
 /// Answers a method of the admin API.

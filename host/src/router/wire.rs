@@ -19,7 +19,7 @@ use prost::encoding::{WireType, encode_key, encode_varint};
 
 use crate::cluster::routes::Route;
 use crate::entity::Consistency;
-use crate::words::{Code, Epoch, Message, NodeId, Status, Trail};
+use crate::words::{Code, Digest, Epoch, Message, NodeId, Status, Trail};
 
 /// Stepped when nodes of two versions could misunderstand each other.
 pub const PROTOCOL: u32 = 1;
@@ -77,6 +77,9 @@ pub struct CallHead {
     /// Names of those functions, oldest first; without the oldest ones if they are not known.
     #[prost(string, repeated, tag = "16")]
     pub through: Vec<String>,
+    /// The digest of the module that serves the service at the sender.
+    #[prost(bytes = "bytes", optional, tag = "17")]
+    pub module: Option<Bytes>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -185,6 +188,7 @@ pub struct CallHeadRef<'a> {
     pub sender: NodeId,
     pub trail: &'a Trail,
     pub from_function: bool,
+    pub module: Option<Digest>,
 }
 
 impl CallHeadRef<'_> {
@@ -214,6 +218,9 @@ impl CallHeadRef<'_> {
         number(head, 15, u64::from(self.from_function));
         for name in self.trail.names() {
             text(head, 16, name.as_bytes());
+        }
+        if let Some(module) = self.module {
+            text(head, 17, &module.0);
         }
     }
 }
@@ -361,6 +368,7 @@ mod tests {
             sender: NodeId([9; 16]),
             trail: &trail,
             from_function: true,
+            module: Some(Digest([5; 32])),
         };
         let mut head = BytesMut::new();
         by_hand.encode(&mut head);
@@ -378,6 +386,7 @@ mod tests {
         assert_eq!((read.hops, read.revision), (1, 7));
         assert_eq!(node_id(&read.sender), Some(NodeId([9; 16])));
         assert_eq!(read.from_function, Some(true));
+        assert_eq!(read.module.as_deref(), Some(&[5u8; 32][..]));
         assert_eq!(Trail::of(read.functions.unwrap(), read.through), trail);
     }
 

@@ -506,7 +506,7 @@ pub const PEER_CONNECTION_WINDOW_BYTES: u32 = 32 * MIB as u32;
 pub const PEER_SEND_BUFFER_BYTES: usize = MIB;
 pub const PEER_HEADER_BYTES_MAX: u32 = 4 * KIB as u32;
 /// What a head takes beside its longest texts.
-pub const PEER_HEAD_BYTES: usize = 128;
+pub const PEER_HEAD_BYTES: usize = 192;
 pub const PEER_HEAD_BYTES_MAX: usize = 64 * KIB;
 /// Calls up to this size, head and payload, travel in one piece.
 pub const PEER_SMALL_BYTES: usize = 8 * KIB;

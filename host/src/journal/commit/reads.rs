@@ -76,6 +76,10 @@ impl Journal {
         store!(&self.store, deployments())
     }
 
+    pub async fn newest_deployment(&self) -> Result<Option<DeploymentRecord>, StoreError> {
+        store!(&self.store, newest_deployment())
+    }
+
     pub async fn outbox(
         &self,
         shards: &[Shard],

@@ -34,6 +34,7 @@ pub async fn keeps_deployments_in_order(mut fixture: impl Fixture) {
         grants: Grants::decode(&format!("{} http=https://{revision}.test\n", Digest([7; 32])))
             .unwrap(),
     };
+    assert_eq!(fixture.store().newest_deployment().await.unwrap(), None);
     for revision in [1, 2, 3] {
         fixture.store().put_deployment(&record(revision)).await.unwrap();
     }
@@ -44,4 +45,5 @@ pub async fn keeps_deployments_in_order(mut fixture: impl Fixture) {
     fixture.settle().await;
     let found = fixture.store().deployments().await.unwrap();
     assert_eq!(found, [record(1), record(2), record(3)]);
+    assert_eq!(fixture.store().newest_deployment().await.unwrap(), Some(record(3)));
 }

@@ -90,6 +90,14 @@ pub async fn deployments(pool: &PgPool) -> Result<Vec<DeploymentRecord>, StoreEr
     rows(pool, query, STORE_READ_MAX).await?.iter().map(deployment_record).collect()
 }
 
+pub async fn newest_deployment(pool: &PgPool) -> Result<Option<DeploymentRecord>, StoreError> {
+    let query = sqlx::query(
+        "SELECT revision, modules, created_at_ms, note, grants FROM deployment \
+         ORDER BY revision DESC LIMIT 1",
+    );
+    rows(pool, query, STORE_READ_MAX).await?.first().map(deployment_record).transpose()
+}
+
 fn digest(bytes: &[u8]) -> Result<Digest, StoreError> {
     bytes.try_into().map(Digest).map_err(|_| damaged("a digest is not 32 bytes long"))
 }

@@ -79,6 +79,14 @@ pub async fn deployments(inner: &Inner) -> Result<Vec<DeploymentRecord>, StoreEr
     rows.iter().map(deployment_record).collect()
 }
 
+pub async fn newest_deployment(inner: &Inner) -> Result<Option<DeploymentRecord>, StoreError> {
+    let query = sqlx::query(
+        "SELECT revision, modules, created_at_ms, note, grants FROM deployment \
+         ORDER BY revision DESC LIMIT 1",
+    );
+    inner.readers.optional(query).await?.as_ref().map(deployment_record).transpose()
+}
+
 fn digest(bytes: &[u8]) -> Result<Digest, StoreError> {
     bytes.try_into().map(Digest).map_err(|_| damaged("a digest is not 32 bytes long"))
 }

@@ -27,9 +27,13 @@ pub(super) enum Message {
         force: bool,
         answer: oneshot::Sender<Result<Plan, DeployError>>,
     },
-    Follow {
-        answer: oneshot::Sender<Result<Revision, DeployError>>,
-    },
+}
+
+/// What came of the newest look for what other nodes have deployed.
+pub(super) struct Look {
+    /// How many wishes for one had come before it began.
+    pub(super) wishes: u64,
+    pub(super) live: Result<Revision, DeployError>,
 }
 
 pub(super) struct Deployer {
@@ -37,6 +41,7 @@ pub(super) struct Deployer {
     journal: Journal,
     live: Arc<ArcSwap<Live>>,
     announce: watch::Sender<Revision>,
+    looked: watch::Sender<Look>,
     current: Candidate,
 }
 
@@ -51,7 +56,7 @@ struct Candidate {
 
 impl Deployer {
     pub(super) async fn open(modules: Modules, journal: Journal) -> Result<Self, DeployError> {
-        let newest = journal.deployments().await?.pop();
+        let newest = journal.newest_deployment().await?;
         let (revision, current) = match newest {
             Some(record) => (record.revision, Candidate::load(&modules, &record, &[]).await?),
             None => (Revision::default(), Candidate::default()),
@@ -62,7 +67,8 @@ impl Deployer {
         current.grant();
         let live = Arc::new(ArcSwap::from_pointee(current.live(revision)));
         let (announce, _) = watch::channel(revision);
-        Ok(Self { modules, journal, live, announce, current })
+        let (looked, _) = watch::channel(Look { wishes: 0, live: Ok(revision) });
+        Ok(Self { modules, journal, live, announce, looked, current })
     }
 
     pub(super) fn live(&self) -> Arc<ArcSwap<Live>> {
@@ -73,20 +79,39 @@ impl Deployer {
         self.announce.subscribe()
     }
 
+    pub(super) fn looked(&self) -> watch::Receiver<Look> {
+        self.looked.subscribe()
+    }
+
     /// Ends with the last handle.
-    pub(super) async fn run(mut self, mut inbox: mpsc::Receiver<Message>) {
-        while let Some(message) = inbox.recv().await {
-            // Whoever asked may have gone away: what they asked for is done all the same.
-            match message {
-                Message::Deploy { request, answer } => {
-                    let _ = answer.send(self.deploy(request).await);
+    pub(super) async fn run(
+        mut self,
+        mut inbox: mpsc::Receiver<Message>,
+        mut wishes: watch::Receiver<u64>,
+    ) {
+        loop {
+            tokio::select! {
+                message = inbox.recv() => match message {
+                    Some(message) => self.obey(message).await,
+                    None => return,
+                },
+                Ok(()) = wishes.changed() => {
+                    let wishes = *wishes.borrow_and_update();
+                    let live = self.follow().await;
+                    self.looked.send_replace(Look { wishes, live });
                 }
-                Message::RollBack { to, force, answer } => {
-                    let _ = answer.send(self.roll_back(to, force).await);
-                }
-                Message::Follow { answer } => {
-                    let _ = answer.send(self.follow().await);
-                }
+            }
+        }
+    }
+
+    /// Whoever asked may have gone away: what they asked for is done all the same.
+    async fn obey(&mut self, message: Message) {
+        match message {
+            Message::Deploy { request, answer } => {
+                let _ = answer.send(self.deploy(request).await);
+            }
+            Message::RollBack { to, force, answer } => {
+                let _ = answer.send(self.roll_back(to, force).await);
             }
         }
     }
@@ -94,7 +119,7 @@ impl Deployer {
     /// Makes the newest revision live, if another node made one.
     async fn follow(&mut self) -> Result<Revision, DeployError> {
         let current = self.revision();
-        let newest = self.journal.deployments().await?.pop();
+        let newest = self.journal.newest_deployment().await?;
         let Some(record) = newest.filter(|record| record.revision > current) else {
             return Ok(current);
         };

@@ -1,3 +1,5 @@
+use futures_util::future::join_all;
+
 use super::*;
 use crate::journal::memory::MemoryStore;
 use crate::journal::sqlite::SqliteStore;
@@ -20,20 +22,19 @@ const SERVICES: &str = r#"
 
 struct Host {
     engine: Engine,
+    store: MemoryStore,
     journal: Journal,
     registry: Registry,
 }
 
 impl Host {
     async fn start() -> Self {
-        let journal = Journal::start(
-            AnyStore::Memory(MemoryStore::default()),
-            Holdings::alone(),
-            Metrics::default(),
-        );
+        let store = MemoryStore::default();
+        let any = AnyStore::Memory(store.clone());
+        let journal = Journal::start(any, Holdings::alone(), Metrics::default());
         let engine = engine();
         let registry = Registry::open(engine.clone(), journal.clone()).await.unwrap();
-        Self { engine, journal, registry }
+        Self { engine, store, journal, registry }
     }
 
     async fn restart(&mut self) {
@@ -375,6 +376,29 @@ async fn nodes_that_share_a_store_follow_each_other() {
     assert!(two.live().by_journal(&"a".into()).is_some());
     // Nothing newer.
     assert_eq!(two.follow().await.unwrap(), Revision(1));
+}
+
+#[tokio::test]
+async fn who_follows_at_once_shares_one_look_at_the_store() {
+    let host = Host::start().await;
+    let before = host.store.newest_read();
+    let followed = join_all((0..20).map(|_| host.registry.follow())).await;
+    assert!(followed.iter().all(|live| matches!(live, Ok(Revision(0)))));
+    assert_eq!(host.store.newest_read() - before, 1);
+    host.registry.follow().await.unwrap();
+    assert_eq!(host.store.newest_read() - before, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revision_that_is_live_is_not_looked_for() {
+    let host = Host::start().await;
+    host.deploy(host.upload(&[("t.A", "a")]).await).await.unwrap();
+    let before = host.store.newest_read();
+    assert_eq!(host.registry.reach(Revision(1)).await.unwrap(), Revision(1));
+    assert_eq!(host.store.newest_read(), before);
+    // The store has lost it.
+    assert_eq!(host.registry.reach(Revision(2)).await.unwrap(), Revision(1));
+    assert_eq!(host.store.newest_read() - before, 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -9,20 +9,21 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::net::TcpListener;
+use tokio::sync::Mutex;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::cluster::routes::{Route, RouteTable};
 use crate::entity::{Consistency, Entities, EntitiesConfig, Origin, Request};
 use crate::journal::memory::MemoryStore;
 use crate::journal::{AnyStore, Holdings, Journal};
-use crate::registry::testing::{describe, describing};
+use crate::registry::testing::{component, describe, describing};
 use crate::registry::{DeployRequest, Registry};
 use crate::router::tls::Identity;
 use crate::router::{PeerService, Peers, Router, serve};
 use crate::wasm::fixtures::{Guest, engine};
 use crate::words::config::{PeerTls, Secret, TlsFiles};
 use crate::words::telemetry::Metrics;
-use crate::words::{Address, Epoch, NodeId, Shard, Status, clock};
+use crate::words::{Address, Digest, Epoch, NodeId, Revision, Shard, Status, clock};
 
 pub const SHARDS: u32 = 8;
 pub const KEY: &str = "0123456789abcdef0123456789abcdef";
@@ -40,6 +41,14 @@ const SERVICE: &str = r#"
       rpc Metadata(M) returns (M);
       rpc Spinning(M) returns (M);
     }
+"#;
+
+const ANOTHER: &str = r#"
+    syntax = "proto3";
+    package test.v1;
+    import "stead/options.proto";
+    message M { string id = 1 [(stead.entity_key) = true]; }
+    service Another { rpc Add(M) returns (M); }
 "#;
 
 /// Told apart by the length of the method's name: Add emits an event, Read does not, Refuse rejects with
@@ -84,6 +93,8 @@ pub struct Node {
     pub metrics: Metrics,
     /// How often it was told to follow a deployment.
     pub followed: Arc<AtomicUsize>,
+    /// While somebody holds this, it does not get to it.
+    pub following: Arc<Mutex<()>>,
     /// Of its peer port.
     pub shutdown: CancellationToken,
     _guard: DropGuard,
@@ -124,7 +135,7 @@ impl Cluster {
         let journal = Journal::start(store, holdings.clone(), metrics.clone());
         let registry = Registry::open(engine(), journal.clone()).await.unwrap();
         if registry.live().services.is_empty() {
-            deploy(&registry, "").await;
+            deploy(&registry, counter("")).await;
         }
         let config = EntitiesConfig { hot_entities_max: 100, ..EntitiesConfig::default() };
         let entities = Entities::new(registry.clone(), journal.clone(), metrics.clone(), config);
@@ -140,15 +151,21 @@ impl Cluster {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let stop = CancellationToken::new();
-        let followed = Arc::new(AtomicUsize::new(0));
+        let (followed, following) = (Arc::new(AtomicUsize::new(0)), Arc::new(Mutex::new(())));
         let service = PeerService {
             router: router.clone(),
             peers: peers.clone(),
             follow: Arc::new({
-                let followed = followed.clone();
-                move || {
+                let (followed, following) = (followed.clone(), following.clone());
+                let registry = registry.clone();
+                move |wanted: Revision| {
                     followed.fetch_add(1, Ordering::SeqCst);
-                    Box::pin(std::future::ready(()))
+                    let (following, registry) = (following.clone(), registry.clone());
+                    Box::pin(async move {
+                        let _turn = following.lock().await;
+                        registry.reach(wanted).await.unwrap();
+                        Ok(())
+                    })
                 }
             }),
             take: Arc::new(|shards| Box::pin(async move { shards.len() == 1 })),
@@ -174,18 +191,22 @@ impl Cluster {
             router,
             metrics,
             followed,
+            following,
             shutdown: stop,
             _guard,
         }
     }
 }
 
-async fn deploy(registry: &Registry, salt: &str) {
+fn counter(salt: &str) -> Bytes {
     let description = describe(SERVICE, &[("test.v1.Counter", "counters")]);
     let salt = format!("(;items;)(global i32 (i32.const {}))", salt.len());
     let guest = Guest::new().with("handle", HANDLE).replacing("(;items;)", &salt);
-    let module = describing(guest, &description);
-    let upload = registry.upload("counter.wasm", module).await.unwrap();
+    describing(guest, &description)
+}
+
+async fn deploy(registry: &Registry, module: Bytes) {
+    let upload = registry.upload("module.wasm", module).await.unwrap();
     let modules = vec![upload.record.digest];
     let request = DeployRequest {
         modules,
@@ -221,7 +242,18 @@ pub fn route(owner: &Node, epoch: u64) -> Route {
 impl Node {
     /// Another module of the same code.
     pub async fn redeploy(&self) {
-        deploy(&self.registry, "more").await;
+        deploy(&self.registry, counter("more")).await;
+    }
+
+    /// A module of another service, beside the one that is there.
+    pub async fn deploy_another(&self) {
+        let description = describe(ANOTHER, &[("test.v1.Another", "others")]);
+        deploy(&self.registry, component(&description)).await;
+    }
+
+    /// The module that serves the counters here.
+    pub fn module(&self) -> Option<Digest> {
+        self.registry.live().module_of("test.v1.Counter")
     }
 
     pub fn entities(&self) -> &Entities {

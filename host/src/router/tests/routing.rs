@@ -5,8 +5,10 @@ use bytes::Bytes;
 
 use crate::cluster::routes::Route;
 use crate::entity::Consistency;
+use crate::router::Answer;
 use crate::router::tests::node::{Cluster, Node, acquaint, eventually, route, shard};
-use crate::words::{Code, Epoch, Message, clock, limits};
+use crate::router::wire::CallHeadRef;
+use crate::words::{Code, Epoch, Message, Trail, clock, limits};
 
 const ADA: &[u8] = b"\n\x03ada";
 
@@ -218,17 +220,81 @@ async fn more_than_may_wait_are_refused_at_once() {
 }
 
 #[tokio::test]
-async fn a_node_that_is_behind_follows_the_deployments_first() {
+async fn a_call_of_a_service_that_changed_waits_until_the_node_has_its_module() {
     let (a, b) = two().await;
     b.own(1);
     a.learn(&b, 1);
     assert_eq!(a.call("Read").await.unwrap(), ADA);
     assert_eq!(b.followed.load(Ordering::SeqCst), 0);
-    let plan = a.registry.live().revision;
     a.redeploy().await;
-    assert!(a.registry.live().revision > plan);
+    assert_ne!(a.module(), b.module());
+    let held = b.following.lock().await;
+    let call = tokio::spawn({
+        let (router, request) = (a.router.clone(), a.request("Read"));
+        async move { router.call(request).await }
+    });
+    eventually("it follows", || b.followed.load(Ordering::SeqCst) == 1).await;
+    assert!(!call.is_finished());
+    drop(held);
+    assert_eq!(call.await.unwrap().unwrap(), ADA);
+    assert_eq!(a.module(), b.module());
+}
+
+#[tokio::test]
+async fn a_call_of_a_service_that_did_not_change_waits_for_no_deployment() {
+    let (a, b) = two().await;
+    b.own(1);
+    a.learn(&b, 1);
+    a.deploy_another().await;
+    let _held = b.following.lock().await;
     assert_eq!(a.call("Read").await.unwrap(), ADA);
+    assert_eq!(b.followed.load(Ordering::SeqCst), 0);
+    assert!(a.registry.live().revision > b.registry.live().revision);
+}
+
+#[tokio::test]
+async fn a_call_waits_for_its_own_module_and_not_for_what_came_after_it() {
+    let (a, b) = two().await;
+    b.own(1);
+    a.learn(&b, 1);
+    a.redeploy().await;
+    let _held = b.following.lock().await;
+    let call = tokio::spawn({
+        let (router, request) = (a.router.clone(), a.request("Read"));
+        async move { router.call(request).await }
+    });
+    eventually("it follows", || b.followed.load(Ordering::SeqCst) == 1).await;
+    b.registry.follow().await.unwrap();
+    assert_eq!(call.await.unwrap().unwrap(), ADA);
+}
+
+#[tokio::test]
+async fn a_sender_that_names_no_module_goes_by_its_revision() {
+    let (a, b) = two().await;
+    b.own(1);
+    a.deploy_another().await;
+    let (trail, request) = (Trail::default(), a.request("Read"));
+    let head = CallHeadRef {
+        service: request.service.name.as_str(),
+        method: &request.method.name,
+        shard: shard().0,
+        epoch: 1,
+        deadline_ms: 20_000,
+        request_id: "test",
+        idempotency_key: None,
+        metadata: &[],
+        consistency: Consistency::default(),
+        hops: 0,
+        revision: a.registry.live().revision.0,
+        sender: a.id,
+        trail: &trail,
+        from_function: false,
+        module: None,
+    };
+    let answer = a.peers.call(b.id, b.address, &head, request.payload, request.deadline).await;
+    assert!(matches!(&answer, Ok(Answer::Reply(reply)) if *reply == ADA), "{answer:?}");
     assert_eq!(b.followed.load(Ordering::SeqCst), 1);
+    assert_eq!(a.registry.live().revision, b.registry.live().revision);
 }
 
 #[tokio::test]
