@@ -96,7 +96,7 @@ pub(super) async fn activate(running: &mut Running) -> Result<Box<Hot>, Down> {
         memory_bytes_at_start: folded.memory_bytes_at_start,
         instance: folded.instance,
         service,
-        revision: live.revision,
+        generation: live.generation,
         last_write: None,
         pending_receipts: Vec::new(),
         share,

@@ -17,7 +17,7 @@ use crate::journal::{Commit, DueTimer, Fence};
 use crate::registry::Service;
 use crate::wasm::Instance;
 use crate::words::clock::Instant;
-use crate::words::{Address, Epoch, Revision, Seq, Shard, Status, clock, limits};
+use crate::words::{Address, Epoch, Seq, Shard, Status, clock, limits};
 
 /// An entity in memory. Found through the house; removed from it only while it is at rest, cold and
 /// has no write on its way.
@@ -66,8 +66,8 @@ const COLD: Phase = Phase::Cold { failures: 0, retry_at: None };
 pub(super) struct Hot {
     pub(super) instance: Instance,
     pub(super) service: Arc<Service>,
-    /// The revision for which `service` is known to be the live one.
-    pub(super) revision: Revision,
+    /// The newest generation of what is live that `service` is known to be part of.
+    pub(super) generation: u64,
     pub(super) seq: Seq,
     /// The shard, and the epoch under which it was held when the entity was loaded.
     pub(super) fence: Fence,
@@ -170,13 +170,13 @@ impl Actor {
         }
     }
 
-    /// Takes a command in. `live` is the revision in force, `epoch` the one under which the shard is held.
+    /// Takes a command in. `live` is the generation of what is live, `epoch` the one under which the shard is held.
     pub(super) fn offer(
         self: &Arc<Self>,
         house: &Arc<House>,
         task: Task<'_>,
         guest: &Arc<Guest>,
-        live: Revision,
+        live: u64,
         epoch: Epoch,
     ) -> Offer {
         let mut inner = self.inner.lock();
@@ -200,7 +200,7 @@ impl Actor {
         if let Phase::Ready(hot) = phase {
             // The caller can run the turn itself only if nothing in it has to wait.
             let at_once = task.needs_no_reading(house)
-                && hot.revision == live
+                && hot.generation == live
                 && hot.fence.epoch == epoch
                 && !inner.retire
                 && !hot.is_spoilt();

@@ -338,7 +338,7 @@ impl House {
         guest: &Arc<Guest>,
         epoch: Epoch,
     ) -> Result<Turn, Status> {
-        let live = self.registry.live().revision;
+        let live = self.registry.live().generation;
         loop {
             match self.actor(address).offer(self, task, guest, live, epoch) {
                 Offer::Run(mut running) => {

@@ -63,12 +63,12 @@ fn drop_outdated(running: &mut Running) {
     let retire = running.take_retire();
     let Some(hot) = running.hot.as_mut() else { return };
     let live = running.house.registry.live();
-    if hot.revision != live.revision {
+    if hot.generation != live.generation {
         let same = live
             .by_journal(&running.actor.address.journal)
             .is_some_and(|service| service.module.digest == hot.service.module.digest);
         if same {
-            hot.revision = live.revision;
+            hot.generation = live.generation;
         } else {
             running.hot = None;
             return;

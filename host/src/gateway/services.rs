@@ -18,7 +18,7 @@ use crate::gateway::route::{Endpoint, Routes, Target};
 use crate::gateway::{health, reflection};
 use crate::registry::{Kind, Live, Method, Registry, Service};
 use crate::router::Router;
-use crate::words::{Revision, Status, Trail};
+use crate::words::{Status, Trail};
 
 pub struct Services {
     registry: Registry,
@@ -34,9 +34,9 @@ pub struct Services {
 const REFLECTION: &str = "/grpc.reflection.";
 const HEALTH: &str = "/grpc.health.";
 
-/// The routes of a revision.
+/// The routes of what is live, or was a moment ago.
 struct Known {
-    revision: Revision,
+    generation: u64,
     routes: Arc<Routes>,
 }
 
@@ -68,7 +68,7 @@ impl Known {
         for fault in routes.faults() {
             tracing::warn!(revision = %live.revision, "not served by HTTP template: {fault}");
         }
-        Self { revision: live.revision, routes }
+        Self { generation: live.generation, routes }
     }
 }
 
@@ -100,7 +100,7 @@ impl Backend for Services {
     fn routes(&self) -> Arc<Routes> {
         let live = self.registry.live();
         let known = self.routes.load();
-        if known.revision == live.revision {
+        if known.generation == live.generation {
             return known.routes.clone();
         }
         // Several requests may build the same routes at once, right after a deployment; a late

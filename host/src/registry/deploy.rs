@@ -1,6 +1,7 @@
 //! Uploads, deployments and rollbacks.
 
 mod deployer;
+mod retries;
 
 use std::sync::Arc;
 
@@ -82,6 +83,24 @@ pub enum DeployError {
     Damaged(String),
 }
 
+impl DeployError {
+    /// Whether the same may succeed another time though nobody has changed anything.
+    fn may_pass(&self) -> bool {
+        match self {
+            Self::Refused(refusal) => refusal.may_pass(),
+            Self::Describe(failure) => failure.may_pass(),
+            Self::Journal(_) => true,
+            Self::Invalid(_)
+            | Self::UnknownModule(_)
+            | Self::UnknownRevision(_)
+            | Self::NoEarlierRevision
+            | Self::WouldOrphan { .. }
+            | Self::Overtaken(_)
+            | Self::Damaged(_) => false,
+        }
+    }
+}
+
 impl From<StoreError> for DeployError {
     fn from(error: StoreError) -> Self {
         match error {
@@ -93,7 +112,8 @@ impl From<StoreError> for DeployError {
 
 impl Registry {
     /// Loads the newest revision and makes it live. A module that cannot be loaded is left out, so that
-    /// it does not keep the node from serving the others; `Live::broken` tells.
+    /// it does not keep the node from serving the others; `Live::broken` tells. If the reason may pass, it is
+    /// tried again.
     pub async fn open(engine: Engine, journal: Journal) -> Result<Self, DeployError> {
         let modules = Modules::new(engine, journal.clone());
         let deployer = Deployer::open(modules.clone(), journal.clone()).await?;
@@ -108,7 +128,8 @@ impl Registry {
         self.live.load_full()
     }
 
-    /// Changes each time a revision takes effect from now on.
+    /// Changes each time that what is live does, from now on: a revision takes effect, or one of its modules
+    /// that was left out comes in.
     pub fn watch(&self) -> watch::Receiver<Revision> {
         let mut revision = self.revision.clone();
         revision.mark_unchanged();

@@ -26,6 +26,10 @@ use crate::words::{Digest, limits};
 /// The hidden command under which `stead` calls `compile_main`.
 pub const COMPILE_COMMAND: &str = "internal-compile";
 
+/// What it ends with if the module is at fault. Anything else is the machine's fault, or the host's.
+const REFUSED: u8 = 1;
+const UNABLE: u8 = 2;
+
 pub(in crate::wasm) struct Compiler {
     program: Option<PathBuf>,
     at_once: Semaphore,
@@ -86,7 +90,7 @@ fn link(engine: &Engine, compiled: &[u8], checked: Checked) -> Result<Component,
     // authenticates what it reads.
     let component =
         unsafe { wasmtime::component::Component::deserialize(engine.wasmtime(), compiled) }
-            .map_err(|error| failed(format!("{error:#}")))?;
+            .map_err(|error| unable(format!("what it made cannot be used: {error:#}")))?;
     Component::link(engine, &component, checked)
 }
 
@@ -107,23 +111,26 @@ async fn compile_in_child(
         .stderr(Stdio::piped())
         .kill_on_drop(true)
         .spawn()
-        .map_err(|error| failed(format!("cannot start {}: {error}", program.display())))?;
+        .map_err(|error| unable(format!("cannot start {}: {error}", program.display())))?;
     let finished = tokio::time::timeout(wall_max, finish(child, module)).await;
     let (status, compiled, report) = match finished {
         Ok(Ok(finished)) => finished,
-        Ok(Err(error)) => return Err(failed(format!("the compiler cannot be reached: {error}"))),
+        Ok(Err(error)) => return Err(unable(format!("it cannot be reached: {error}"))),
         Err(_) => {
             let limit = format!("{} seconds", wall_max.as_secs());
             return Err(Refusal::CompileLimit { limit });
         }
     };
     if compiled.len() > limits::COMPILED_BYTES_MAX {
-        let limit = format!("{} MiB of code", limits::COMPILED_BYTES_MAX / limits::MIB);
-        return Err(Refusal::CompileLimit { limit });
+        let max = format!("{} MiB", limits::COMPILED_BYTES_MAX / limits::MIB);
+        return Err(Refusal::TooCostly { what: "its compiled code".into(), max });
     }
     match status.code() {
         Some(0) => Ok(compiled),
-        Some(_) => Err(failed(printable(&report, limits::COMPILE_REPORT_BYTES_MAX))),
+        Some(code) => {
+            let reason = printable(&report, limits::COMPILE_REPORT_BYTES_MAX);
+            Err(if code == i32::from(REFUSED) { failed(reason) } else { unable(reason) })
+        }
         // Ended by a signal: the kernel's for CPU time, or its own for want of memory or stack.
         None => Err(Refusal::CompileLimit {
             limit: format!(
@@ -165,16 +172,17 @@ async fn finish(mut child: Child, module: &[u8]) -> std::io::Result<(ExitStatus,
 
 /// What `stead internal-compile` does.
 pub fn compile_main() -> ExitCode {
-    match compile_stdin() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("{error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    let (error, code) = match compile_stdin() {
+        Ok(Ok(())) => return ExitCode::SUCCESS,
+        Ok(Err(error)) => (error, REFUSED),
+        Err(error) => (error, UNABLE),
+    };
+    eprintln!("{error:#}");
+    ExitCode::from(code)
 }
 
-fn compile_stdin() -> anyhow::Result<()> {
+/// The outer error is this machine's, the inner one the module's.
+fn compile_stdin() -> anyhow::Result<anyhow::Result<()>> {
     // Whoever calls entities goes first.
     rustix::process::nice(limits::COMPILE_NICE)?;
     limit(Resource::Core, 0)?;
@@ -184,11 +192,14 @@ fn compile_stdin() -> anyhow::Result<()> {
     let mut module = Vec::new();
     std::io::stdin().take(limits::MODULE_BYTES_MAX as u64).read_to_end(&mut module)?;
     let engine = wasmtime::Engine::new(&engine::configuration()).map_err(describe)?;
-    let compiled = engine.precompile_component(&module).map_err(describe)?;
+    let compiled = match engine.precompile_component(&module) {
+        Ok(compiled) => compiled,
+        Err(error) => return Ok(Err(describe(error))),
+    };
     let mut stdout = std::io::stdout();
     stdout.write_all(&compiled)?;
     stdout.flush()?;
-    Ok(())
+    Ok(Ok(()))
 }
 
 /// A host that was killed cannot end its compiler. Its end of the pipe closes with it; a signal at the
@@ -226,6 +237,10 @@ fn failed(reason: String) -> Refusal {
     Refusal::CompileFailed { reason }
 }
 
+fn unable(reason: String) -> Refusal {
+    Refusal::NoCompiler { reason }
+}
+
 fn stopped(error: impl std::fmt::Display) -> Refusal {
     failed(format!("the compiler stopped: {error}"))
 }
@@ -256,13 +271,24 @@ mod tests {
     #[tokio::test]
     async fn a_compiler_that_fails_is_quoted() {
         let refused = compile_with("echo bad module >&2; exit 1", LONG).await;
-        assert_eq!(refused, Err(failed("bad module".into())));
+        let refused = refused.expect_err("refused");
+        assert_eq!(refused, failed("bad module".into()));
+        assert!(!refused.may_pass());
+    }
+
+    #[tokio::test]
+    async fn a_compiler_that_cannot_work_is_quoted_and_may_work_another_time() {
+        let refused = compile_with("echo no memory >&2; exit 2", LONG).await;
+        let refused = refused.expect_err("refused");
+        assert_eq!(refused, unable("no memory".into()));
+        assert!(refused.may_pass());
     }
 
     #[tokio::test]
     async fn a_compiler_that_the_kernel_ends_went_over_a_limit() {
         let refused = compile_with("kill -XCPU $$", LONG).await.expect_err("refused");
         assert!(matches!(refused, Refusal::CompileLimit { .. }), "{refused}");
+        assert!(refused.may_pass());
     }
 
     #[tokio::test]
@@ -274,6 +300,8 @@ mod tests {
     #[tokio::test]
     async fn a_compiler_that_is_not_there_is_named() {
         let refused = compile_in_child(Path::new("/nowhere/stead"), b"module", LONG).await;
-        assert!(refused.expect_err("refused").to_string().contains("/nowhere/stead"));
+        let refused = refused.expect_err("refused");
+        assert!(refused.to_string().contains("/nowhere/stead"), "{refused}");
+        assert!(refused.may_pass());
     }
 }

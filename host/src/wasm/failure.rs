@@ -44,6 +44,16 @@ pub enum Refusal {
     CompileLimit { limit: String },
     #[error("the component could not be compiled: {reason}")]
     CompileFailed { reason: String },
+    /// Not the module's fault: this machine could not run the compiler, or not use what it made.
+    #[error("the compiler could not do its work: {reason}")]
+    NoCompiler { reason: String },
+}
+
+impl Refusal {
+    /// Whether the same module may be accepted another time, when the machine has more to give.
+    pub fn may_pass(&self) -> bool {
+        matches!(self, Refusal::CompileLimit { .. } | Refusal::NoCompiler { .. })
+    }
 }
 
 /// Why a call into a guest did not give an answer. The instance must not be used again.
@@ -77,6 +87,11 @@ impl Failure {
             Failure::Refused { .. } => "refused",
             Failure::NoRoom { .. } => "no_room",
         }
+    }
+
+    /// Whether the same call may succeed another time, when the machine has more to give.
+    pub fn may_pass(&self) -> bool {
+        matches!(self, Failure::Deadline { .. } | Failure::NoRoom { .. })
     }
 
     /// What the caller is told: `crashed` where it is the guest's fault.
@@ -152,6 +167,31 @@ pub(in crate::wasm) fn printable(text: &str, bytes_max: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_the_machine_lacked_may_pass_and_what_the_module_does_wrong_may_not() {
+        let reason = || "why".to_owned();
+        let refusals = [
+            (Refusal::CompileLimit { limit: "60 seconds".into() }, true),
+            (Refusal::NoCompiler { reason: reason() }, true),
+            (Refusal::CompileFailed { reason: reason() }, false),
+            (Refusal::Invalid { reason: reason() }, false),
+            (Refusal::CoreModule, false),
+        ];
+        for (refusal, may_pass) in refusals {
+            assert_eq!(refusal.may_pass(), may_pass, "{refusal}");
+        }
+        let failures = [
+            (Failure::Deadline { deadline: Duration::from_secs(1) }, true),
+            (Failure::NoRoom { reason: reason() }, true),
+            (Failure::Trap { reason: reason(), backtrace: String::new() }, false),
+            (Failure::Memory { max_bytes: 1 }, false),
+            (Failure::Malformed { reason: reason() }, false),
+        ];
+        for (failure, may_pass) in failures {
+            assert_eq!(failure.may_pass(), may_pass, "{failure}");
+        }
+    }
 
     #[test]
     fn text_of_guests_cannot_drive_a_terminal() {

@@ -17,6 +17,10 @@ pub const DEPLOYMENTS_QUEUED_MAX: usize = 16;
 /// Deployments of several nodes may come at once: all but one try again.
 pub const DEPLOYMENT_ATTEMPTS_MAX: u32 = 5;
 pub const DEPLOYMENT_NOTE_BYTES_MAX: usize = KIB;
+/// A module that could not be loaded, for a reason that may pass, is tried again after so long, then after twice
+/// as long, and so on.
+pub const MODULE_RETRY_MIN: Duration = Duration::from_secs(2);
+pub const MODULE_RETRY_MAX: Duration = Duration::from_secs(300);
 pub const ENTITY_TYPES_PER_MODULE_MAX: usize = 256;
 pub const JOURNAL_NAME_BYTES_MAX: usize = 128;
 pub const TYPE_NAME_BYTES_MAX: usize = 256;

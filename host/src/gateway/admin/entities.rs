@@ -317,6 +317,7 @@ mod tests {
     fn nothing_live() -> Live {
         Live {
             revision: Default::default(),
+            generation: 0,
             modules: Vec::new(),
             services: Default::default(),
             broken: Vec::new(),

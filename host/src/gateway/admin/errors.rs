@@ -12,6 +12,7 @@ pub fn from_deploy(error: DeployError) -> Status {
             Status::invalid_argument(text).with_http(413)
         }
         DeployError::Describe(Failure::NoRoom { .. }) => Status::resource_exhausted(text),
+        DeployError::Refused(Refusal::NoCompiler { .. }) => Status::unavailable(text),
         DeployError::Refused(_) | DeployError::Invalid(_) | DeployError::Describe(_) => {
             Status::invalid_argument(text)
         }
@@ -65,6 +66,11 @@ mod tests {
                 DeployError::Refused(Refusal::TooLarge { bytes: 2, max: 1 }),
                 Code::InvalidArgument,
                 413,
+            ),
+            (
+                DeployError::Refused(Refusal::NoCompiler { reason: "no memory".into() }),
+                Code::Unavailable,
+                503,
             ),
             (DeployError::UnknownModule(Digest::of(b"cart")), Code::NotFound, 404),
             (DeployError::UnknownRevision(Revision(7)), Code::NotFound, 404),

@@ -7,6 +7,7 @@ use arc_swap::ArcSwap;
 use futures_util::future::join_all;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::retries::{Retried, Retries};
 use super::{DeployError, DeployRequest};
 use crate::journal::{DeploymentRecord, Journal, StoreError};
 use crate::registry::live::Live;
@@ -43,32 +44,49 @@ pub(super) struct Deployer {
     announce: watch::Sender<Revision>,
     looked: watch::Sender<Look>,
     current: Candidate,
+    /// All modules of the live revision, in the order in which the journal has them.
+    order: Vec<Digest>,
+    generation: u64,
+    retries: Retries,
 }
 
 /// The modules of a revision, in the order in which the journal has them.
 #[derive(Clone, Default)]
 struct Candidate {
     loaded: Vec<Arc<Loaded>>,
-    /// They stay in the revision: a later start may be able to load them.
-    broken: Vec<(Digest, String)>,
+    /// They stay in the revision: a later try may be able to load them.
+    broken: Vec<Broken>,
     grants: Grants,
+}
+
+/// A module that is left out.
+#[derive(Clone, PartialEq, Eq)]
+struct Broken {
+    digest: Digest,
+    reason: String,
+    /// Then it is tried again.
+    may_pass: bool,
 }
 
 impl Deployer {
     pub(super) async fn open(modules: Modules, journal: Journal) -> Result<Self, DeployError> {
         let newest = journal.newest_deployment().await?;
-        let (revision, current) = match newest {
-            Some(record) => (record.revision, Candidate::load(&modules, &record, &[]).await?),
-            None => (Revision::default(), Candidate::default()),
+        let (revision, order, current) = match newest {
+            Some(record) => {
+                let current = Candidate::load(&modules, &record, &[]).await?;
+                (record.revision, record.modules, current)
+            }
+            None => (Revision::default(), Vec::new(), Candidate::default()),
         };
-        for (digest, reason) in &current.broken {
-            tracing::error!(module = %digest, reason, "a module of the live revision is left out");
-        }
+        current.broken.iter().for_each(Broken::tell);
         current.grant();
-        let live = Arc::new(ArcSwap::from_pointee(current.live(revision)));
+        let mut retries = Retries::new(modules.clone());
+        retries.begin(current.passing());
+        let generation = 0;
+        let live = Arc::new(ArcSwap::from_pointee(current.live(revision, generation)));
         let (announce, _) = watch::channel(revision);
         let (looked, _) = watch::channel(Look { wishes: 0, live: Ok(revision) });
-        Ok(Self { modules, journal, live, announce, looked, current })
+        Ok(Self { modules, journal, live, announce, looked, current, order, generation, retries })
     }
 
     pub(super) fn live(&self) -> Arc<ArcSwap<Live>> {
@@ -100,6 +118,7 @@ impl Deployer {
                     let live = self.follow().await;
                     self.looked.send_replace(Look { wishes, live });
                 }
+                retried = self.retries.ended() => self.take_in(retried),
             }
         }
     }
@@ -124,11 +143,23 @@ impl Deployer {
             return Ok(current);
         };
         let next = Candidate::load(&self.modules, &record, &self.current.loaded).await?;
-        for (digest, reason) in &next.broken {
-            tracing::error!(module = %digest, reason, "a module of the live revision is left out");
-        }
-        self.go_live(next, record.revision, &record.note);
+        next.broken.iter().for_each(Broken::tell);
+        self.go_live(next, &record);
         Ok(record.revision)
+    }
+
+    /// What was left out of the live revision and could be loaded by now belongs to it.
+    fn take_in(&mut self, retried: Vec<Retried>) {
+        let next = self.current.with(&self.order, retried);
+        for digest in next.digests_but_of(&self.current) {
+            tracing::info!(module = %digest, "a module that was left out is live now");
+        }
+        let is_news = |broken: &&Broken| broken.may_pass || !self.current.broken.contains(broken);
+        next.broken.iter().filter(is_news).for_each(Broken::tell);
+        if next.broken != self.current.broken {
+            self.show(next, self.revision());
+        }
+        self.retries.again(self.current.passing());
     }
 
     /// Where several nodes deploy at once, one is first; the others plan again on top of it.
@@ -264,19 +295,27 @@ impl Deployer {
             Err(StoreError::Conflict { .. }) => return Err(DeployError::Overtaken(revision)),
             Err(error) => return Err(error.into()),
         }
-        self.go_live(next, revision, &record.note);
+        self.go_live(next, &record);
         Ok(Plan { revision, changes, grants })
     }
 
-    fn go_live(&mut self, next: Candidate, revision: Revision, note: &str) {
+    fn go_live(&mut self, next: Candidate, record: &DeploymentRecord) {
+        let (revision, note) = (record.revision, record.note.as_str());
+        self.order.clone_from(&record.modules);
+        self.show(next, revision);
+        self.retries.begin(self.current.passing());
+        tracing::info!(%revision, note, "a revision took effect");
+    }
+
+    fn show(&mut self, next: Candidate, revision: Revision) {
         next.grant();
-        self.live.store(Arc::new(next.live(revision)));
+        self.generation += 1;
+        self.live.store(Arc::new(next.live(revision, self.generation)));
         let replaced = std::mem::replace(&mut self.current, next);
         for loaded in replaced.loaded {
             self.modules.remember(loaded);
         }
         self.announce.send_replace(revision);
-        tracing::info!(%revision, note, "a revision took effect");
     }
 }
 
@@ -326,12 +365,39 @@ impl Candidate {
         let mut candidate = Self { grants: record.grants.clone(), ..Self::default() };
         for (digest, result) in digests.iter().zip(join_all(loads).await) {
             match result {
-                Ok(loaded) => candidate.add(loaded),
                 Err(error @ DeployError::Journal(_)) => return Err(error),
-                Err(error) => candidate.broken.push((*digest, error.to_string())),
+                result => candidate.take(*digest, result),
             }
         }
         Ok(candidate)
+    }
+
+    /// The same revision after some that it leaves out were tried again.
+    fn with(&self, order: &[Digest], retried: Vec<Retried>) -> Self {
+        let mut retried: BTreeMap<_, _> = retried.into_iter().collect();
+        let mut next = Self { grants: self.grants.clone(), ..Self::default() };
+        for digest in order {
+            let live = self.loaded.iter().find(|loaded| loaded.module.digest == *digest);
+            match (live, retried.remove(digest)) {
+                (Some(loaded), _) => next.add(Arc::clone(loaded)),
+                (None, Some(result)) => next.take(*digest, result),
+                (None, None) => {
+                    let broken = self.broken.iter().find(|broken| broken.digest == *digest);
+                    next.broken.extend(broken.cloned());
+                }
+            }
+        }
+        next
+    }
+
+    fn take(&mut self, digest: Digest, result: Result<Arc<Loaded>, DeployError>) {
+        match result {
+            Ok(loaded) => self.add(loaded),
+            Err(error) => {
+                let (reason, may_pass) = (error.to_string(), error.may_pass());
+                self.broken.push(Broken { digest, reason, may_pass });
+            }
+        }
     }
 
     /// A revision may name a module that was broken when its successor was deployed: the successor wins.
@@ -342,7 +408,8 @@ impl Candidate {
             if let Some(what) = &clash {
                 let by = loaded.outline.digest.short();
                 let reason = format!("a later module, {by}, has {what} too");
-                broken.push((earlier.outline.digest, reason));
+                let digest = earlier.outline.digest;
+                broken.push(Broken { digest, reason, may_pass: false });
             }
             clash.is_none()
         });
@@ -352,11 +419,12 @@ impl Candidate {
     fn replace(&self, new: Vec<Arc<Loaded>>, new_outlines: &[Outline], allow: &[Origin]) -> Self {
         let is_new = |digest: &Digest| new_outlines.iter().any(|new| new.digest == *digest);
         let stays = |loaded: &&Arc<Loaded>| plan::stays(&loaded.outline, new_outlines);
-        let broken = self.broken.iter().filter(|(digest, _)| !is_new(digest)).cloned().collect();
+        let broken = self.broken.iter().filter(|broken| !is_new(&broken.digest));
         let needing = new.iter().filter(|loaded| loaded.module.component.needs_grant());
         let granted: Vec<_> = needing.map(|loaded| loaded.module.digest).collect();
         let loaded: Vec<_> = self.loaded.iter().filter(stays).cloned().chain(new).collect();
-        let mut next = Self { loaded, broken, grants: self.grants.clone() };
+        let mut next =
+            Self { loaded, broken: broken.cloned().collect(), grants: self.grants.clone() };
         let kept = next.digests();
         next.grants.0.retain(|digest, _| kept.contains(digest));
         next.grants.0.extend(granted.into_iter().map(|digest| (digest, allow.to_vec())));
@@ -369,8 +437,22 @@ impl Candidate {
 
     /// Broken modules first: those after them win.
     fn digests(&self) -> Vec<Digest> {
-        let broken = self.broken.iter().map(|(digest, _)| *digest);
+        let broken = self.broken.iter().map(|broken| broken.digest);
         broken.chain(self.loaded.iter().map(|loaded| loaded.module.digest)).collect()
+    }
+
+    /// Those that are live here and not in the other.
+    fn digests_but_of(&self, other: &Self) -> Vec<Digest> {
+        let digests = self.loaded.iter().map(|loaded| loaded.module.digest);
+        let is_new =
+            |digest: &Digest| other.loaded.iter().all(|loaded| loaded.module.digest != *digest);
+        digests.filter(is_new).collect()
+    }
+
+    /// Those that are worth another try.
+    fn passing(&self) -> Vec<Digest> {
+        let passing = self.broken.iter().filter(|broken| broken.may_pass);
+        passing.map(|broken| broken.digest).collect()
     }
 
     fn len(&self) -> usize {
@@ -383,20 +465,35 @@ impl Candidate {
             candidate.loaded.iter().map(|loaded| loaded.module.digest).collect()
         };
         let broken = |candidate: &Self| -> BTreeSet<Digest> {
-            candidate.broken.iter().map(|(digest, _)| *digest).collect()
+            candidate.broken.iter().map(|broken| broken.digest).collect()
         };
         live(self) == live(other) && broken(self) == broken(other) && self.grants == other.grants
     }
 
-    fn live(&self, revision: Revision) -> Live {
+    fn live(&self, revision: Revision, generation: u64) -> Live {
         let services = self.loaded.iter().flat_map(|loaded| &loaded.services);
         Live {
             revision,
+            generation,
             modules: self.loaded.iter().map(|loaded| Arc::clone(&loaded.module)).collect(),
             services: services
                 .map(|service| (service.name.clone(), Arc::clone(service)))
                 .collect::<BTreeMap<_, _>>(),
-            broken: self.broken.clone(),
+            broken: self.broken.iter().map(Broken::told).collect(),
         }
+    }
+}
+
+impl Broken {
+    fn tell(&self) {
+        let Self { digest, reason, .. } = self;
+        tracing::error!(module = %digest, reason, "a module of the live revision is left out");
+    }
+
+    /// For operators.
+    fn told(&self) -> (Digest, String) {
+        let Self { digest, reason, may_pass } = self;
+        let then = if *may_pass { " (it is tried again)" } else { "" };
+        (*digest, format!("{reason}{then}"))
     }
 }

@@ -1,3 +1,6 @@
+use std::path::Path;
+use std::time::Duration;
+
 use futures_util::future::join_all;
 
 use super::*;
@@ -6,6 +9,7 @@ use crate::journal::sqlite::SqliteStore;
 use crate::journal::{AnyStore, Fence, Holdings, Write};
 use crate::registry::plan::Action;
 use crate::registry::testing::{component, describe, describe_as, describing};
+use crate::wasm::EngineConfig;
 use crate::wasm::fixtures::{Guest, engine};
 use crate::words::telemetry::Metrics;
 use crate::words::{Address, Grants, Message as Event, Seq};
@@ -321,6 +325,7 @@ async fn a_module_that_cannot_be_loaded_is_left_out_and_told() {
     let live = host.registry.live();
     assert_eq!(live.broken.len(), 1);
     assert_eq!(live.broken[0].0, bad);
+    assert!(!live.broken[0].1.contains("tried again"), "{}", live.broken[0].1);
 
     // It stays in the revision until it is replaced.
     host.deploy(host.upload(&[("t.B", "b")]).await).await.unwrap();
@@ -362,6 +367,74 @@ async fn of_two_modules_of_a_revision_that_clash_the_later_is_live() {
     let live = host.registry.live();
     assert_eq!(live.services["t.A"].module.digest, later);
     assert_eq!(live.broken.len(), 1);
+}
+
+/// Keeps compiled modules in a directory. What is not there it cannot compile if its compiler is not there either.
+fn engine_of(dir: &Path, compiler: Option<&str>) -> Engine {
+    let cache_dir = Some(dir.to_owned());
+    let compiler = compiler.map(Into::into);
+    Engine::new(EngineConfig { cache_dir, compiler, instances_max: 100 }).unwrap()
+}
+
+async fn compile(engine: &Engine, journal: &Journal, module: Digest) {
+    let (_, bytes) = journal.module(&module).await.unwrap().unwrap();
+    engine.load(module, bytes).await.unwrap();
+}
+
+async fn changed(live: &mut watch::Receiver<Revision>) {
+    let changed = tokio::time::timeout(Duration::from_secs(30), live.changed()).await;
+    changed.expect("within 30 s").unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_module_that_could_not_be_compiled_is_tried_again_and_comes_in() {
+    let host = Host::start().await;
+    let module = host.upload(&[("t.A", "a")]).await;
+    host.deploy(module).await.unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let able = engine_of(dir.path(), None);
+    let unable = engine_of(dir.path(), Some("/nowhere/stead"));
+    let late = Registry::open(unable, host.journal.clone()).await.unwrap();
+    let mut watch = late.watch();
+    let before = late.live();
+    assert!(before.services.is_empty());
+    let (broken, reason) = &before.broken[0];
+    assert_eq!(*broken, module);
+    assert!(reason.contains("/nowhere/stead") && reason.ends_with("(it is tried again)"));
+
+    compile(&able, &host.journal, module).await;
+    changed(&mut watch).await;
+    let after = late.live();
+    assert!(after.services.contains_key("t.A"));
+    assert!(after.broken.is_empty());
+    assert_eq!(after.revision, before.revision);
+    assert!(after.generation > before.generation, "nobody would look for its services");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_module_that_comes_in_late_wins_over_those_before_it_in_the_revision() {
+    let host = Host::start().await;
+    let modules =
+        vec![host.upload(&[("t.A", "a"), ("t.B", "b")]).await, host.upload(&[("t.A", "a")]).await];
+    let (earlier, later) = (modules[0], modules[1]);
+    let (revision, note, grants) = (Revision(1), String::new(), Grants::default());
+    let record = DeploymentRecord { revision, modules, created_at_ms: 0, note, grants };
+    host.journal.put_deployment(&record).await.unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let able = engine_of(dir.path(), None);
+    compile(&able, &host.journal, earlier).await;
+    let unable = engine_of(dir.path(), Some("/nowhere/stead"));
+    let late = Registry::open(unable, host.journal.clone()).await.unwrap();
+    let mut watch = late.watch();
+    assert_eq!(late.live().services.len(), 2);
+    assert_eq!(late.live().broken[0].0, later);
+
+    compile(&able, &host.journal, later).await;
+    changed(&mut watch).await;
+    let live = late.live();
+    assert_eq!(live.services.len(), 1);
+    assert_eq!(live.module_of("t.A"), Some(later));
+    assert_eq!(live.broken[0].0, earlier);
 }
 
 #[tokio::test(flavor = "multi_thread")]
