@@ -50,11 +50,23 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     // First of all, so that no signal is missed while the node starts.
     let mut signals = Signals::listen()?;
     process::raise_open_files();
-    let mut node = tokio::select! {
-        node = Node::start(&config, &mut phases) => node?,
+    let mut joined = None;
+    let started = tokio::select! {
+        node = Node::start(&config, &mut phases, &mut joined) => Some(node),
         name = signals.next() => {
             tracing::info!("{name} while starting: stopped");
-            return Ok(());
+            None
+        }
+    };
+    let mut node = match started {
+        Some(Ok(node)) => node,
+        not_started => {
+            // A registration renews the lease: a node that is started again and again would keep its shards from
+            // the others.
+            if let Some(cluster) = joined {
+                member::leave(&cluster).await;
+            }
+            return not_started.map_or(Ok(()), |node| node.map(drop));
         }
     };
 
@@ -153,20 +165,8 @@ struct Port {
 }
 
 impl Node {
-    /// A node that cannot start does not stay a member: a registration renews the lease, so one that is started
-    /// again and again would keep its shards from the others.
-    async fn start(config: &Config, phases: &mut Phases) -> anyhow::Result<Self> {
-        let mut joined = None;
-        let node = Self::assemble(config, phases, &mut joined).await;
-        if node.is_err()
-            && let Some(cluster) = joined
-        {
-            member::leave(&cluster).await;
-        }
-        node
-    }
-
-    async fn assemble(
+    /// From when on `joined` is told, the node is a member, whether it starts or not.
+    async fn start(
         config: &Config,
         phases: &mut Phases,
         joined: &mut Option<Cluster>,
