@@ -298,8 +298,9 @@ pub(super) fn take(
     let mut state = outbox.state.lock();
     let has_room = state.has_room(outbox.most);
     let Some(taken) = state.taken(fence) else { return awaited };
+    let skips = taken.loading.as_ref().is_some_and(Loading::has_skipped);
     // Whoever has commands waiting is bounded by the commands in hand.
-    if taken.is_resting || !has_room && awaited.is_empty() {
+    if taken.is_resting || (!has_room || skips) && awaited.is_empty() {
         let first = effects.first().map(|effect| effect.id).unwrap_or_default();
         taken.loading.get_or_insert_default().skip(first, commit);
         drop(state);

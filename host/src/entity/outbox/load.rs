@@ -1,6 +1,6 @@
 //! From the store into memory: effects of shards that have come, and those that had no room.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Weak};
 
 use crate::entity::house::House;
@@ -16,7 +16,7 @@ pub(super) struct Loading {
     /// Of commands that came meanwhile: after what is read.
     held: Vec<Bundle>,
     /// The first effect that had no room, and the writes with such ones that may still be on their way.
-    skipped: Option<(EffectId, Vec<Commit>)>,
+    skipped: Option<(EffectId, VecDeque<Commit>)>,
 }
 
 impl Loading {
@@ -26,6 +26,11 @@ impl Loading {
 
     pub(super) fn into_held(self) -> Vec<Bundle> {
         self.held
+    }
+
+    /// Whether there is something to read again anyway.
+    pub(super) fn has_skipped(&self) -> bool {
+        self.skipped.is_some()
     }
 
     fn from(first: EffectId) -> Self {
@@ -49,10 +54,12 @@ impl Loading {
     }
 
     pub(super) fn skip(&mut self, first: EffectId, commit: Commit) {
-        let (earliest, commits) = self.skipped.get_or_insert((first, Vec::new()));
+        let (earliest, commits) = self.skipped.get_or_insert((first, VecDeque::new()));
         *earliest = first.min(*earliest);
-        commits.retain(|commit| commit.outcome().is_none());
-        commits.push(commit);
+        while commits.front().is_some_and(|commit| commit.outcome().is_some()) {
+            commits.pop_front();
+        }
+        commits.push_back(commit);
     }
 }
 
@@ -85,9 +92,11 @@ pub(super) async fn run(house: Weak<House>, work: Arc<Work>) {
 
 /// Notices which shards are served.
 fn look(house: &House) {
-    let held: HashMap<Shard, Epoch> = house.holdings.held().into_iter().collect();
     let mut state = house.outbox.state.lock();
     let state = &mut *state;
+    // Within the lock: what commands bring is of epochs that are held by then.
+    let held: HashMap<Shard, Epoch> = house.holdings.held().into_iter().collect();
+    let is_full = !has_room_for_page(state, house.outbox.most);
     let is_over = |(shard, taken): (&Shard, &Taken)| {
         (held.get(shard) != Some(&taken.epoch)).then_some(*shard)
     };
@@ -99,16 +108,15 @@ fn look(house: &House) {
     for (shard, epoch) in held {
         let taken = state.shards.entry(shard).or_insert_with(|| Taken::new(epoch));
         taken.is_resting = !house.serves(Fence { shard, epoch });
-        match (taken.is_resting, taken.let_go.take()) {
-            // Commands that wait for effects keep the shard from leaving.
-            (true, let_go) => {
-                taken.let_go = let_go;
-                skipped.extend(taken.loading.iter_mut().flat_map(Loading::skip_held));
-            }
-            (false, Some(first)) => {
-                taken.loading.get_or_insert_with(|| Loading::from(first)).rewind(first);
-            }
-            (false, None) => {}
+        // What is held must not take the room that is needed to read what comes before it. And a shard that
+        // leaves must not keep commands waiting.
+        if taken.is_resting || is_full {
+            skipped.extend(taken.loading.iter_mut().flat_map(Loading::skip_held));
+        }
+        if !taken.is_resting
+            && let Some(first) = taken.let_go.take()
+        {
+            taken.loading.get_or_insert_with(|| Loading::from(first)).rewind(first);
         }
     }
     for effect in skipped.iter().flat_map(|bundle| &bundle.effects) {
@@ -120,8 +128,7 @@ fn look(house: &House) {
 /// Shards to read a page of, all from the same place on; none if there is nothing to read, or no room.
 fn next(house: &House) -> Option<(Vec<Fence>, Option<EffectId>)> {
     let state = house.outbox.state.lock();
-    let most = house.outbox.most;
-    if !state.has_room(most) || state.known.len() + page(most) > most {
+    if !has_room_for_page(&state, house.outbox.most) {
         return None;
     }
     let loading = || {
@@ -134,6 +141,10 @@ fn next(house: &House) -> Option<(Vec<Fence>, Option<EffectId>)> {
     let after = loading().map(|(_, after)| after).min()?;
     let fences = loading().filter(|(_, other)| *other == after).map(|(fence, _)| fence);
     Some((fences.collect(), after))
+}
+
+fn has_room_for_page(state: &State, most: usize) -> bool {
+    state.has_room(most) && state.known.len() + page(most) <= most
 }
 
 /// How many effects are read at once.
