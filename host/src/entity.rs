@@ -72,8 +72,8 @@ pub enum Origin {
     Client,
     /// Another function: a forward, an effect, or a call.
     Function,
-    /// The host, with the result of this effect of this workflow.
-    Result(EffectId),
+    /// The host, with the result of this effect of this workflow, of which it is sure under this fence.
+    Result(EffectId, Fence),
     /// The host, because this timer is due.
     Timer(Arc<TimerRow>),
 }

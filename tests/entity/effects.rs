@@ -1,13 +1,18 @@
 //! Effects: when they are delivered, in which order, how often, and what becomes of those that fail.
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 use stead::entity::OutCall;
 use stead::journal::{
     EffectId, Fence, NewEffect, Store, StoreError, StoredCall, Timer, TimerChange, Write,
 };
-use stead::words::{Address, Code, Epoch, Seq, Shard, Status, clock};
+use stead::words::limits::SHARDS_LOOKED_AT_EVERY;
+use stead::words::{Address, Code, Epoch, Seq, Shard, Status};
+use tokio::sync::Semaphore;
+use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 
-use crate::house::{EVERY_KIND, House, MODEL, TWO, becomes, eventually, shared, spawn};
+use crate::house::{EVERY_KIND, House, MODEL, TWO, becomes, eventually, grant_all, shared, spawn};
 
 fn model(id: &str) -> Address {
     Address::new("tck-model", id)
@@ -211,8 +216,16 @@ async fn an_effect_that_comes_to_a_node_that_does_not_know_its_target_is_not_los
 
 /// Answers calls once it is told to.
 struct Slow {
-    called: tokio::sync::mpsc::UnboundedSender<OutCall>,
-    answers: std::sync::Arc<tokio::sync::Semaphore>,
+    called: UnboundedSender<OutCall>,
+    answers: Arc<Semaphore>,
+}
+
+/// Calls come to the test, and are answered as often as it permits.
+fn slow(house: &House) -> (UnboundedReceiver<OutCall>, Arc<Semaphore>) {
+    let (called, calls) = mpsc::unbounded_channel();
+    let answers = Arc::new(Semaphore::new(0));
+    house.entities.set_caller(Arc::new(Slow { called, answers: answers.clone() }));
+    (calls, answers)
 }
 
 impl stead::entity::Caller for Slow {
@@ -229,9 +242,7 @@ impl stead::entity::Caller for Slow {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_shard_can_leave_while_its_command_waits_elsewhere() {
     let house = shared(House::with(&[EVERY_KIND]).await);
-    let (called, mut calls) = tokio::sync::mpsc::unbounded_channel();
-    let answers = std::sync::Arc::new(tokio::sync::Semaphore::new(0));
-    house.entities.set_caller(std::sync::Arc::new(Slow { called, answers: answers.clone() }));
+    let (mut calls, answers) = slow(&house);
     let holdings = house.journal.holdings();
     let shard = holdings.shard_of(&model("m"));
     for told in [json!([emit("x"), {"forward": {"id": "t"}}]), json!([synchronous("t", "y")])] {
@@ -253,9 +264,7 @@ async fn a_shard_can_leave_while_its_command_waits_elsewhere() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_slow_target_holds_nobody_up() {
     let house = House::with(&[EVERY_KIND]).await;
-    let (called, mut calls) = tokio::sync::mpsc::unbounded_channel();
-    let answers = std::sync::Arc::new(tokio::sync::Semaphore::new(0));
-    house.entities.set_caller(std::sync::Arc::new(Slow { called, answers: answers.clone() }));
+    let (mut calls, answers) = slow(&house);
     let told = json!([effect("t", "1"), effect("t", "2"), effect("u", "3")]);
     house.tell("m", told).await.unwrap();
     house.tell("n", json!([effect("t", "4")])).await.unwrap();
@@ -271,15 +280,6 @@ async fn a_slow_target_holds_nobody_up() {
     assert_eq!(keys.len(), 3);
     answers.add_permits(3);
     calls.recv().await.expect("the second for the same target");
-}
-
-/// Holds all shards of the house under this epoch.
-fn grant_all(house: &House, epoch: u64) {
-    let holdings = house.journal.holdings();
-    for shard in (0..holdings.shards()).map(Shard) {
-        assert!(holdings.grant(shard, Epoch(epoch)));
-    }
-    holdings.extend_lease(clock::boot_time() + std::time::Duration::from_secs(600));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -311,9 +311,7 @@ async fn a_shard_that_comes_brings_its_effects_and_its_timers() {
 async fn a_shard_that_leaves_leaves_its_effects_to_whoever_has_it_next() {
     let house = House::member(&[EVERY_KIND]).await;
     grant_all(&house, 1);
-    let (called, mut calls) = tokio::sync::mpsc::unbounded_channel();
-    let answers = std::sync::Arc::new(tokio::sync::Semaphore::new(0));
-    house.entities.set_caller(std::sync::Arc::new(Slow { called, answers: answers.clone() }));
+    let (mut calls, answers) = slow(&house);
     house.tell("m", json!([effect("t", "1"), effect("t", "2")])).await.unwrap();
     let first = calls.recv().await.expect("a call");
     assert!(first.fresh.is_some());
@@ -342,9 +340,7 @@ async fn a_shard_that_leaves_leaves_its_effects_to_whoever_has_it_next() {
 async fn an_effect_that_outlives_its_epoch_is_seen_to_under_the_next_one() {
     let house = House::member(&[EVERY_KIND]).await;
     grant_all(&house, 1);
-    let (called, mut calls) = tokio::sync::mpsc::unbounded_channel();
-    let answers = std::sync::Arc::new(tokio::sync::Semaphore::new(0));
-    house.entities.set_caller(std::sync::Arc::new(Slow { called, answers: answers.clone() }));
+    let (mut calls, answers) = slow(&house);
     house.tell("m", json!([effect("t", "1")])).await.unwrap();
     let first = calls.recv().await.expect("a call");
 
@@ -353,7 +349,7 @@ async fn an_effect_that_outlives_its_epoch_is_seen_to_under_the_next_one() {
     let shard = holdings.shard_of(&model("m"));
     house.store.set_epoch(shard, Epoch(2));
     assert!(holdings.grant(shard, Epoch(2)));
-    tokio::time::sleep(stead::words::limits::SHARDS_LOOKED_AT_EVERY * 3).await;
+    tokio::time::sleep(SHARDS_LOOKED_AT_EVERY * 3).await;
     answers.add_permits(2);
     let again = calls.recv().await.expect("the same again");
     assert_eq!(again.idempotency_key, first.idempotency_key);
@@ -366,9 +362,7 @@ async fn an_effect_that_outlives_its_epoch_is_seen_to_under_the_next_one() {
 async fn an_effect_whose_write_is_on_its_way_while_an_older_one_is_let_go_is_delivered() {
     let house = shared(House::member(&[EVERY_KIND]).await);
     grant_all(&house, 1);
-    let (called, mut calls) = tokio::sync::mpsc::unbounded_channel();
-    let answers = std::sync::Arc::new(tokio::sync::Semaphore::new(0));
-    house.entities.set_caller(std::sync::Arc::new(Slow { called, answers: answers.clone() }));
+    let (mut calls, answers) = slow(&house);
     house.tell("m", json!([effect("t", "1"), effect("t", "2")])).await.unwrap();
     calls.recv().await.expect("the first");
     let holdings = house.journal.holdings();
@@ -382,7 +376,7 @@ async fn an_effect_whose_write_is_on_its_way_while_an_older_one_is_let_go_is_del
     });
     // Those of before are let go, and the shard is read, before the third is in the store.
     answers.add_permits(1);
-    tokio::time::sleep(stead::words::limits::SHARDS_LOOKED_AT_EVERY * 3).await;
+    tokio::time::sleep(SHARDS_LOOKED_AT_EVERY * 3).await;
     drop(hold);
     told.await.unwrap().unwrap();
     answers.add_permits(10);

@@ -143,7 +143,7 @@ async fn a_write_that_may_be_stored_is_said_to_be_unknown_and_not_routed_again()
     house.add(ADA, "kettle").await.unwrap();
     let unknown = vec![Fence { shard: shard(&house), epoch: Epoch(1) }];
     let (fenced, reason) = (Vec::new(), "it was lost".into());
-    house.store.fail_next(StoreError::Unsettled { fenced, unknown, reason });
+    house.store.fail_next(StoreError::InDoubt { fenced, unknown, reason });
     let Err(CallError::Status(status)) = call(&house, house.adding(ADA, "cup")).await else {
         panic!("it is not told")
     };

@@ -73,7 +73,7 @@ fn store_status(error: &StoreError) -> Status {
         StoreError::Conflict { .. }
         | StoreError::Moved { .. }
         | StoreError::Refused { .. }
-        | StoreError::Unsettled { .. }
+        | StoreError::InDoubt { .. }
         | StoreError::Poisoned { .. }
         | StoreError::Full { .. }
         | StoreError::Unavailable { .. }

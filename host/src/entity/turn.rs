@@ -46,6 +46,18 @@ impl Running {
     }
 
     fn run(&self, hot: &mut Hot, request: &Request) -> End {
+        // Under another epoch, the step is on its way once more, and that one's result counts.
+        if let Origin::Result(_, fence) = request.origin
+            && fence != hot.fence
+        {
+            let (hold, seen) = (None, None);
+            return End::Alive(Answer {
+                result: Err(CallError::NotHere),
+                hold,
+                seen,
+                awaited: Vec::new(),
+            });
+        }
         let now_ms = clock::unix_ms();
         let command = Command {
             method: request.method.name.clone(),
@@ -75,7 +87,7 @@ impl Running {
             wasm::Answer::Forward(_) => None,
         };
         if let Some(reply) = reply
-            && !matches!(request.origin, Origin::Result(_))
+            && !matches!(request.origin, Origin::Result(..))
             && let Err(reason) = request.method.response.check(reply)
         {
             let failure = Failure::Malformed { reason };
@@ -144,8 +156,8 @@ impl Running {
             .map(|effect| self.effect(effect, request, now_ms))
             .collect();
         let timers = timers::changes(&self.house, &request.origin, decision.timers, now_ms);
-        let settled = match request.origin {
-            Origin::Result(id) => Some(id),
+        let result_of = match request.origin {
+            Origin::Result(id, _) => Some(id),
             Origin::Client | Origin::Function | Origin::Timer(_) => None,
         };
         let commit = self.house.journal.append(Write {
@@ -153,7 +165,7 @@ impl Running {
             snapshot,
             receipt: receipt.clone(),
             effects: effects.iter().map(|(effect, _)| effect.clone()).collect(),
-            settled,
+            result_of,
             timers: timers.clone(),
             forget_before: decision.forget_before,
             ..Write::new(self.actor.address.clone(), hot.fence, hot.seq, now_ms)

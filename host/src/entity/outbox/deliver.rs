@@ -313,7 +313,7 @@ async fn hand_back(
         request_id: effect.call.request_id.as_str().into(),
         consistency: Consistency::default(),
         trail: Trail::default(),
-        origin: Origin::Result(effect.id),
+        origin: Origin::Result(effect.id, effect.fence),
         fresh: effect.is_unused().then_some(effect.fence),
     };
     match house.deliver(&request, &effect.source).await {
