@@ -80,7 +80,7 @@ impl<'a> Changes<'a> {
     pub fn has_any(writes: &[Write], chores: &[Chore]) -> bool {
         let has_more = |write: &Write| {
             !write.effects.is_empty()
-                || write.settled.is_some()
+                || write.result_of.is_some()
                 || !write.timers.is_empty()
                 || write.forget_before.is_some()
         };
@@ -104,7 +104,7 @@ impl<'a> Changes<'a> {
         let (mut named, mut forgotten) = (HashSet::new(), HashSet::new());
         for write in writes {
             self.effects.extend(write.effects.iter().map(|effect| (write, effect)));
-            self.effects_done.extend(write.settled.map(|id| (write.fence, id)));
+            self.effects_done.extend(write.result_of.map(|id| (write.fence, id)));
         }
         for write in writes.iter().rev() {
             for change in write.timers.iter().rev() {

@@ -347,7 +347,7 @@ impl Committer {
                     batch.complete(Err(AppendError::Unavailable));
                     return Ok(());
                 }
-                StoreError::Unsettled { fenced, unknown, reason } => {
+                StoreError::InDoubt { fenced, unknown, reason } => {
                     let shards = unknown.len();
                     tracing::warn!(%reason, shards, "nobody can tell whether a commit was carried out");
                     batch.fence_out(&fenced, &self.holdings);

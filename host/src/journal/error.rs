@@ -59,7 +59,7 @@ pub enum StoreError {
     /// Terminal for what the batch has for the shards in `unknown`: it may or may not be stored, and nobody can
     /// tell any more. Nothing was stored for those in `fenced`, and everything for the others; the store goes on.
     #[error("nobody can tell any more whether a commit was carried out: {reason}")]
-    Unsettled { fenced: Vec<Fence>, unknown: Vec<Fence>, reason: Arc<str> },
+    InDoubt { fenced: Vec<Fence>, unknown: Vec<Fence>, reason: Arc<str> },
     /// Transient: the disk is full. Nothing of the batch was stored; the store goes on.
     #[error("no space left for the journal: {reason}")]
     Full { reason: Arc<str> },

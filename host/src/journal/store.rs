@@ -52,7 +52,7 @@ pub use write::{Fence, Receipt, Write};
 ///   [`StoreError::Full`], [`StoreError::Read`], [`StoreError::Corrupt`] or [`StoreError::Unavailable`] only if it
 ///   is certain that nothing of the batch was stored, nor will be later. The store goes on.
 /// - If the outcome is unknown, `commit` MUST return [`StoreError::Poisoned`], and MUST refuse every later
-///   commit with it until the store is opened again. A store of a cluster returns [`StoreError::Unsettled`]
+///   commit with it until the store is opened again. A store of a cluster returns [`StoreError::InDoubt`]
 ///   instead, as soon as it is certain that nothing of the batch will be stored later, and goes on.
 /// - A read that starts after `commit` returned MUST see the batch. Reads MUST NOT wait for commits.
 /// - An event MUST be returned exactly as written, with its number, unless it was forgotten.
@@ -301,6 +301,7 @@ pub trait Store: Send + Sync + 'static {
     fn deployments(&self)
     -> impl Future<Output = Result<Vec<DeploymentRecord>, StoreError>> + Send;
 
+    /// The one with the highest revision; none before the first deployment.
     fn newest_deployment(
         &self,
     ) -> impl Future<Output = Result<Option<DeploymentRecord>, StoreError>> + Send;

@@ -18,7 +18,8 @@ use crate::words::{Digest, JournalName, Revision, ServiceName};
 pub struct Live {
     /// 0 before the first deployment.
     pub revision: Revision,
-    /// Stepped with each change. A revision changes when a module of it that was left out comes in.
+    /// Stepped each time that what is live changes, also within a revision: when a module that was left out
+    /// comes in.
     pub generation: u64,
     pub modules: Vec<Arc<Module>>,
     /// By full service name.

@@ -91,7 +91,13 @@ impl Failure {
 
     /// Whether the same call may succeed another time, when the machine has more to give.
     pub fn may_pass(&self) -> bool {
-        matches!(self, Failure::Deadline { .. } | Failure::NoRoom { .. })
+        match self {
+            Failure::Deadline { .. } | Failure::NoRoom { .. } => true,
+            Failure::Trap { .. }
+            | Failure::Memory { .. }
+            | Failure::Malformed { .. }
+            | Failure::Refused { .. } => false,
+        }
     }
 
     /// What the caller is told: `crashed` where it is the guest's fault.

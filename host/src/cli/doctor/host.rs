@@ -102,7 +102,10 @@ fn judge(url: &str, node: &api::Node, broken: &[api::BrokenModule]) -> Vec<Check
     checks.extend(broken.iter().map(|module| {
         Check::fail(
             "module",
-            format!("{} could not be loaded: {}; deploy it again", module.name, module.reason),
+            format!(
+                "{} could not be loaded: {}; to try at once, deploy it again at this node",
+                module.name, module.reason
+            ),
         )
     }));
     checks

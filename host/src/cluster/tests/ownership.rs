@@ -6,9 +6,8 @@ use crate::cluster::ownership::{NodeState, Timing};
 use crate::cluster::tests::{
     Member, Net, SHARDS, assert_one_server, database, dir, held, until, until_all_held,
 };
-use crate::journal::postgres::Claim;
-
 use crate::cluster::{Identity, StartError};
+use crate::journal::postgres::Claim;
 use crate::journal::postgres::server::Server;
 use crate::words::config::Secret;
 use crate::words::limits::LEASE;

@@ -34,7 +34,7 @@ pub fn from_store(error: StoreError) -> Status {
         StoreError::Poisoned { .. } | StoreError::Unavailable { .. } | StoreError::Read { .. } => {
             Status::unavailable(text)
         }
-        StoreError::Unsettled { .. } => Status::new(Code::Unknown, text),
+        StoreError::InDoubt { .. } => Status::new(Code::Unknown, text),
         StoreError::Corrupt { .. } => Status::data_loss(text),
     }
 }

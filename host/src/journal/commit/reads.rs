@@ -142,11 +142,6 @@ impl Journal {
         }
     }
 
-    /// The part of the feed in which the events of a shard are.
-    pub fn partition_of(&self, shard: Shard) -> Partition {
-        Partition(if self.partitions() == 1 { 0 } else { shard.0 })
-    }
-
     pub async fn feed(
         &self,
         partition: Partition,

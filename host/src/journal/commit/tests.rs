@@ -245,7 +245,7 @@ async fn of_a_commit_that_cannot_be_looked_up_each_shard_is_told_what_is_known()
     let metrics = Metrics::default();
     let journal = Journal::start(AnyStore::Memory(store.clone()), holdings.clone(), metrics);
     let (fenced, unknown) = (vec![fence(1)], vec![fence(2)]);
-    store.fail_next(StoreError::Unsettled { fenced, unknown, reason: "it was lost".into() });
+    store.fail_next(StoreError::InDoubt { fenced, unknown, reason: "it was lost".into() });
     let commits = [0, 1, 2].map(|shard: u32| {
         let write = write(&shard.to_string(), 0, 1);
         journal.append(Write { fence: fence(shard), ..write })

@@ -121,7 +121,7 @@ pub async fn forgets_effects_that_are_done(mut fixture: impl Fixture) {
 pub async fn forgets_an_effect_with_the_write_that_has_its_result(mut fixture: impl Fixture) {
     let effects: Vec<NewEffect> = (1..=2).map(effect).collect();
     fixture.commit(&[Write { effects, ..write("a", 0, 1) }]).await;
-    fixture.commit(&[Write { settled: Some(id(1)), ..write("a", 1, 1) }]).await;
+    fixture.commit(&[Write { result_of: Some(id(1)), ..write("a", 1, 1) }]).await;
     assert_eq!(outbox(fixture.store()).await, [row("a", 2)]);
 }
 

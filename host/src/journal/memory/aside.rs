@@ -57,7 +57,7 @@ impl Aside {
             };
             self.outbox.insert(effect.id, row);
         }
-        if let Some(id) = &write.settled {
+        if let Some(id) = &write.result_of {
             self.outbox.remove(id);
         }
         for change in &write.timers {

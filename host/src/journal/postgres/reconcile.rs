@@ -7,8 +7,8 @@
 //! The node still owns the shards then, but does not hold them any more: who keeps watch over ownership finds
 //! the new epochs in the store, and grants them unless the node's life is over or it has given them away.
 //!
-//! Of a shard that may have had another owner since, a row that is missing says nothing: that owner may have
-//! delivered the effect, fired the timer, or had the event forgotten. Unless something else tells, it is
+//! Of a shard that may have had another owner since, a row that is missing says nothing, unless it is an event
+//! and none was forgotten there: that owner may have delivered the effect or fired the timer. Unless something else tells, it is
 //! unknown then what became of that shard's part.
 
 use std::collections::HashSet;
@@ -144,7 +144,7 @@ impl Inner {
                 tracing::warn!("the commit was not carried out");
                 return Err(StoreError::Unavailable { reason: Arc::from(reason) });
             }
-            None => tracing::warn!("the store does not tell what became of the whole commit"),
+            None => tracing::debug!("the store does not tell what became of the whole commit"),
         }
         let (mut fenced, mut unknown) = (Vec::new(), Vec::new());
         for (want, stored) in draft.wants.iter().zip(&findings.stored) {
@@ -157,7 +157,7 @@ impl Inner {
         let fenced = self.stored(draft, fenced)?;
         match unknown.is_empty() {
             true => Ok(fenced),
-            false => Err(StoreError::Unsettled { fenced, unknown, reason: Arc::from(reason) }),
+            false => Err(StoreError::InDoubt { fenced, unknown, reason: Arc::from(reason) }),
         }
     }
 

@@ -29,8 +29,8 @@ pub struct Write {
     pub at_ms: u64,
     /// Calls to deliver later, in this order.
     pub effects: Vec<NewEffect>,
-    /// The effect whose result this is: it leaves the outbox.
-    pub settled: Option<EffectId>,
+    /// The effect whose result this write has: it leaves the outbox.
+    pub result_of: Option<EffectId>,
     /// Of a name that comes twice the last one counts.
     pub timers: Vec<TimerChange>,
     /// Events before this number are not needed any more: the store may drop them, now or later, but never
@@ -50,7 +50,7 @@ impl Write {
             receipt: None,
             at_ms,
             effects: Vec::new(),
-            settled: None,
+            result_of: None,
             timers: Vec::new(),
             forget_before: None,
         }
@@ -77,7 +77,7 @@ impl Write {
             + usize::from(self.snapshot.is_some())
             + usize::from(self.receipt.is_some())
             + self.effects.len()
-            + usize::from(self.settled.is_some())
+            + usize::from(self.result_of.is_some())
             + self.timers.len()
             + usize::from(self.forget_before.is_some())
     }

@@ -107,7 +107,7 @@ async fn a_chore_whose_answer_is_lost_cannot_come_later() {
     }
     other.execute("COMMIT").await.unwrap();
     let error = commit.await.unwrap().unwrap_err();
-    let StoreError::Unsettled { fenced, unknown, .. } = error else { panic!("{error}") };
+    let StoreError::InDoubt { fenced, unknown, .. } = error else { panic!("{error}") };
     assert_eq!((fenced, unknown), (vec![], vec![fence]));
     assert_eq!(opened.holdings.epoch(Shard(0)), None);
     assert_eq!(opened.number("SELECT epoch FROM shard WHERE owner = 'me'").await, 2);

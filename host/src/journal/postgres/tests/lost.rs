@@ -19,7 +19,7 @@ async fn look_up(
 /// The fences of which nothing was stored, and those of which nobody can tell.
 async fn unsettled(opened: &Opened, batch: &[Write]) -> (Vec<Fence>, Vec<Fence>) {
     let error = look_up(opened, batch, &[]).await.unwrap_err();
-    let StoreError::Unsettled { fenced, unknown, .. } = error else { panic!("{error}") };
+    let StoreError::InDoubt { fenced, unknown, .. } = error else { panic!("{error}") };
     (fenced, unknown)
 }
 
