@@ -261,11 +261,14 @@ async fn a_standby_answers_reads_and_takes_no_writes_until_it_is_promoted() {
     assert_eq!(store.load(&address, None).await.unwrap().seq, Seq(2));
 }
 
+/// A write's entity and what it was of, and whether it was stored: none if nobody could tell.
+type Written = (Address, String, Option<bool>);
+
 /// Writers that never stop, each with entities of its own, and what became of their writes.
 struct Load {
     stop: Arc<AtomicBool>,
     acknowledged: Arc<std::sync::atomic::AtomicUsize>,
-    writers: Vec<tokio::task::JoinHandle<Vec<(Address, String, Option<bool>)>>>,
+    writers: Vec<tokio::task::JoinHandle<Vec<Written>>>,
 }
 
 const WRITERS: usize = 16;
@@ -345,7 +348,7 @@ async fn write_on(
     address: Address,
     stop: Arc<AtomicBool>,
     acknowledged: Arc<std::sync::atomic::AtomicUsize>,
-) -> Vec<(Address, String, Option<bool>)> {
+) -> Vec<Written> {
     let holdings = journal.holdings().clone();
     let shard = holdings.shard_of(&address);
     let mut writes = Vec::new();
